@@ -1,0 +1,1 @@
+"""Where a sweep runs: Kubernetes manifests, client, submitting and scheduling."""

@@ -1,0 +1,1 @@
+"""What to try, running it, and choosing from the results."""

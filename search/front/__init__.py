@@ -1,0 +1,1 @@
+"""Choosing from the results: dominance, the front, picks."""

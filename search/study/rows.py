@@ -1,0 +1,48 @@
+"""The record of one trial. Stored rows tolerate unknown keys, so that older code reads newer rows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from trainables.config import TrialConfig
+from trainables.contract import Status
+
+
+class ResultRow(BaseModel):
+    """One trial: what was asked, how it ended, what was measured."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    trial_id: str
+    number: int
+    """Place in the order of finishing, from 1."""
+    status: Status
+    reason: str = ""
+    """Why it ended so, for every status but `measured`."""
+    config: TrialConfig
+    origin: Literal["trained", "sibling", "copied"] = "trained"
+    """`sibling`: measured on the network that `parent` trained, under other bits."""
+    parent: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Values by metric name. A `measured` row has them all; a stopped one those of its last epoch;
+    an infeasible one those of its forecast."""
+    test_accuracy: float | None = None
+    latency: dict[str, Any] | None = None
+    """The measurement's `Latency`: interval, clock, runs, threads, device."""
+    forecast: dict[str, Any] | None = None
+    artifact: str | None = None
+    """File name inside the study's artifact folder; None once a dominated model was removed."""
+    operators: dict[str, int] = Field(default_factory=dict)
+    max_disagreement: float | None = None
+    pruning: dict[str, Any] | None = None
+    epochs_trained: int = 0
+    skipped_steps: int = 0
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    """One entry per epoch: `Progress` without the parts that never change."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Seconds by phase, and `wall`: from the driver's start of the trial to its end."""
+    finished_at: str = ""
+    """UTC, ISO 8601."""

@@ -1,0 +1,1 @@
+"""What one trial does: data, model, training with AMP, pruning, quantization, export, measuring."""

@@ -1,0 +1,204 @@
+"""One point of the search space, and the settings that all trials of a sweep share. No torch here.
+
+Two configs that mean the same are equal after `canonical`: what cannot matter (the pruning ratio
+when nothing is pruned, the momentum of adamw) takes its default, and ratios that end in the same
+channel counts become one ratio.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from itertools import pairwise
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ROUND_TO = 8
+"""Pruned widths are multiples of this: kernels run in vectors of 8 or 16 channels, and unaligned
+widths were measured at up to 4x the latency of aligned ones (mobilenet_v3_small, batch 32)."""
+
+CNN_DEFAULTS: dict[str, int] = {"depth": 3, "width": 32, "kernel_size": 3, "fc_width": 0}
+"""Arguments of the `cnn` model, see `models.cnn`."""
+
+BITS_ON_CPU: dict[tuple[int, int], str] = {
+    (32, 32): "float32",
+    (16, 32): "weights stored in 16 bits, computed in float32",
+    (8, 32): "weights stored in 8 bits, computed in float32",
+    (4, 32): "weights stored in 4 bits, computed in float32",
+    (8, 8): "integer convolutions",
+    (4, 8): "weights stored in 4 bits, integer convolutions",
+}
+"""(weight_bits, activation_bits) that ONNX Runtime on a CPU really executes. A W32A8 or W16A8 file
+silently runs as W8A8, and 16-bit activations are computed in float32."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Frozen):
+    """Which images, and how they are split."""
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
+    """`digits` is bundled; `mnist`, `fashion_mnist` and `cifar10` are downloaded by torchvision;
+    `image_folder` reads any folder with one subfolder per class."""
+    path: str | None = None
+    """Folder of `image_folder`; or where the torchvision sets lie (None: the cache)."""
+    image_size: int | None = Field(default=None, ge=4, le=1024)
+    """Height and width in pixels after resizing. None: as the data come; 64 for `image_folder`."""
+    channels: Literal[1, 3] | None = None
+    """1 gray, 3 RGB. None: as the data come; 3 for `image_folder`."""
+    validation_share: float = Field(default=0.15, gt=0, lt=0.9)
+    """Share of the training images that the search sees as `accuracy`."""
+    test_share: float = Field(default=0.15, gt=0, lt=0.9)
+    """Share held out for `test_accuracy`, where the data have no test part of their own."""
+    split_seed: int = 0
+    """Draws the split. It does not follow `seed`, so that studies stay comparable."""
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> DataConfig:
+        if self.name == "image_folder" and not self.path:
+            raise ValueError("image_folder needs `path`, the folder with one subfolder per class")
+        if self.name == "digits" and self.path:
+            raise ValueError("digits is bundled and takes no `path`")
+        return self
+
+
+class DeployConfig(_Frozen):
+    """Where latency is measured."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Execution provider of ONNX Runtime."""
+    batch_size: int = Field(default=1, ge=1, le=4096)
+    """Images per inference call."""
+    threads: int = Field(default=1, ge=1, le=256)
+    """Threads of one inference call. At 1 the clock is CPU time, which repeats to 1 % on a busy
+    machine; above, it is wall time."""
+
+
+class TrialConfig(_Frozen):
+    """One sampled point: model and training part, compression part, seed."""
+
+    # --- model -----------------------------------------------------------------------------
+    model: str = "cnn"
+    """`cnn`, a torchvision classifier, or `package.module:function`."""
+    model_args: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """Arguments of the model's function."""
+
+    # --- training --------------------------------------------------------------------------
+    learning_rate: float = Field(default=0.05, gt=0, le=100)
+    """Peak of the schedule: linear warm-up, then cosine to zero."""
+    batch_size: int = Field(default=64, ge=1, le=65536)
+    epochs: int = Field(default=10, ge=1, le=10000)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of sgd (Nesterov when above 0)."""
+    weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    warmup_share: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps with a linearly rising learning rate."""
+    augmentation: Literal["none", "crop", "crop_flip"] = "none"
+    """`crop`: random shift by up to 1/8 of the size; `crop_flip`: and mirrored left to right."""
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Autocast type while training; fp16 with dynamic loss scaling. Never changes the file."""
+
+    # --- compression -----------------------------------------------------------------------
+    pruning_method: Literal["none", "filter"] = "none"
+    pruning_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the channels REMOVED; a conv layer loses about 1-(1-p)^2 of its weights."""
+    prune_at: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the epochs before pruning; the rest trains the smaller model."""
+    weight_bits: Literal[32, 16, 8, 4] = 32
+    activation_bits: Literal[32, 16, 8] = 32
+
+    seed: int = 0
+
+    @field_validator("model_args", mode="after")
+    @classmethod
+    def _sorted_args(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return dict(sorted(args.items()))
+
+    def canonical(self) -> TrialConfig:
+        """Give the config that stands for all that mean the same as this one."""
+        default = type(self).model_fields
+        changes: dict[str, Any] = {}
+        if self.model == "cnn":
+            changes["model_args"] = dict(
+                sorted(
+                    (
+                        CNN_DEFAULTS
+                        | {k: v for k, v in self.model_args.items() if k in CNN_DEFAULTS}
+                    ).items()
+                )
+            )
+        if self.optimizer == "adamw":
+            changes["momentum"] = default["momentum"].default
+        ratio = self.pruning_ratio if self.pruning_method != "none" else 0.0
+        if ratio and self.model == "cnn":
+            ratio = canonical_ratio(cnn_widths(changes["model_args"]), ratio)
+        if not ratio:
+            changes |= {"pruning_method": "none", "prune_at": default["prune_at"].default}
+        changes["pruning_ratio"] = ratio
+        return self.model_copy(update=changes)
+
+    def training_part(self) -> dict[str, Any]:
+        """Give what decides the weights before pruning."""
+        return {k: v for k, v in self.model_dump().items() if k not in COMPRESSION_FIELDS}
+
+    @property
+    def trial_id(self) -> str:
+        """Eight hexadecimal digits that name this config: equal configs, equal name."""
+        text = json.dumps(self.canonical().model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+COMPRESSION_FIELDS = frozenset(
+    {"pruning_method", "pruning_ratio", "prune_at", "weight_bits", "activation_bits"}
+)
+MODEL_ARGUMENT_FIELDS = frozenset(CNN_DEFAULTS)
+"""Dimensions that are arguments of the model rather than fields of TrialConfig."""
+
+
+def cnn_widths(args: dict[str, Any]) -> list[int]:
+    """Give the output channels of the prunable layers of a `cnn`: stages, then the hidden layer."""
+    widths = [stage_width(int(args["width"]), stage) for stage in range(int(args["depth"]))]
+    return [*widths, int(args["fc_width"])] if args["fc_width"] else widths
+
+
+def stage_width(width: int, stage: int) -> int:
+    """Give the channels of one stage of a `cnn`: doubled per stage, at most four times `width`."""
+    return width * min(2**stage, 4)
+
+
+def kept_channels(width: int, ratio: float, round_to: int = ROUND_TO) -> int:
+    """Give how many of `width` channels stay: the nearest multiple of `round_to`, never none.
+
+    >>> [kept_channels(64, r) for r in (0.0, 0.25, 0.5, 0.99)]
+    [64, 48, 32, 8]
+    >>> kept_channels(20, 0.1), kept_channels(6, 0.5)
+    (16, 6)
+    """
+    if ratio == 0:
+        return width
+    multiple = int(width * (1 - ratio) / round_to + 0.5) * round_to
+    return min(width, max(round_to, multiple))
+
+
+def canonical_ratio(widths: list[int], ratio: float) -> float:
+    """Give the ratio that stands for all ratios with the same kept channels; 0 if none goes.
+
+    The kept channels change only at the breakpoints where `width * (1 - ratio) / ROUND_TO` crosses
+    a half; between two of them every ratio gives the same network, and the middle stands for all.
+    """
+    kept = [kept_channels(w, ratio) for w in widths]
+    if kept == widths:
+        return 0.0
+    breaks = {0.0, 1.0}
+    for w in set(widths):
+        breaks |= {1 - (k + 0.5) * ROUND_TO / w for k in range(1, w // ROUND_TO + 1)}
+    edges = sorted(b for b in breaks if 0 <= b <= 1)
+    middles = [round((low + high) / 2, 6) for low, high in pairwise(edges) if high - low > 1e-9]
+    same = [m for m in middles if [kept_channels(w, m) for w in widths] == kept]
+    # Rounding can put `ratio` exactly on an edge; then it stands for itself.
+    return same[0] if same else ratio

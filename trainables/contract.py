@@ -1,0 +1,161 @@
+"""What a trial tells the outside: metrics, progress, forecast, measurement. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Direction = Literal["min", "max"]
+
+
+class Status(StrEnum):
+    """How a trial ended."""
+
+    MEASURED = "measured"
+    """It has an artifact, and every number was measured on that file."""
+    STOPPED = "stopped"
+    """The scheduler ended it early; no artifact."""
+    INFEASIBLE = "infeasible"
+    """Its forecast breaks a hard bound; it never trained."""
+    DIVERGED = "diverged"
+    """The loss became non-finite."""
+    FAILED = "failed"
+    """It raised an error, or its worker died."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that a measured trial has, and how it is shown and scaled.
+
+    `ideal` and `reference` bound the axis of the hypervolume: the loss is 0 at `ideal` and 1 at
+    `reference`, on a logarithmic axis where `log` is true. They are constants, so that the
+    hypervolume of two studies can be compared.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    log: bool
+    ideal: float
+    reference: float
+    resolution: float = 0.0
+    """Relative difference below which two values are a tie (0: none)."""
+    forecast: bool = False
+    """Known before training, because it does not depend on the weights."""
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("accuracy", "", "max", False, 1.0, 0.0),
+        Metric("size_bytes", "B", "min", True, 1e3, 1e8, forecast=True),
+        # Deflated weights depend on their values, so this one is not forecast.
+        Metric("compressed_bytes", "B", "min", True, 1e3, 1e8),
+        # Ties below 2 %: the run-to-run spread of the protocol in measure.py is 0.3 to 1 %.
+        Metric("latency_ms", "ms", "min", True, 1e-2, 1e2, resolution=0.02, forecast=True),
+        Metric("parameters", "", "min", True, 1e2, 1e8, forecast=True),
+        Metric("train_seconds", "s", "min", True, 1e-1, 1e5),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one inference call (one batch) of one file on one device."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    """95 % confidence interval of `ms`."""
+    ratio: float
+    """To the fixed reference model, measured alternately in the same run."""
+    clock: Literal["thread_cpu", "wall"]
+    """CPU time of the calling thread (valid at one thread only), or wall time."""
+    runs: int
+    threads: int
+    batch_size: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Size and latency of the final artifact, measured before training on initial weights."""
+
+    size_bytes: int
+    parameters: int
+    latency: Latency
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a trial reports after each epoch. Accuracy is on the validation images."""
+
+    epoch: int
+    accuracy: float
+    loss: float
+    learning_rate: float
+    size_bytes: int
+    latency_ms: float
+    train_seconds: float
+    """Spent in training steps so far."""
+    skipped_steps: int
+    """Optimiser steps that fp16 loss scaling skipped so far."""
+    loss_scale: float
+    """Of fp16 loss scaling; 1 without it."""
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Final numbers of one artifact, all measured on that very file."""
+
+    accuracy: float
+    """Share of the validation images that the file classifies right."""
+    test_accuracy: float
+    """The same on the test images, which nothing ever optimised."""
+    size_bytes: int
+    compressed_bytes: int
+    """Size of the file deflated, as an app store or a registry transfers it."""
+    parameters: int
+    latency: Latency
+    train_seconds: float
+    operators: dict[str, int]
+    """Operators of the runtime's optimised graph: what was really executed."""
+    max_disagreement: float
+    """Largest difference of an output between the file and the model it came from."""
+
+    def metrics(self) -> dict[str, float]:
+        """Give the value of every name in METRICS."""
+        return {
+            "accuracy": self.accuracy,
+            "size_bytes": self.size_bytes,
+            "compressed_bytes": self.compressed_bytes,
+            "latency_ms": self.latency.ms,
+            "parameters": self.parameters,
+            "train_seconds": self.train_seconds,
+        }
+
+
+@dataclass
+class TrialReport:
+    """All that one trial leaves behind, in plain types (`to_dict`) so that it crosses processes."""
+
+    status: Status
+    reason: str = ""
+    forecast: Forecast | None = None
+    measurement: Measurement | None = None
+    artifact: str | None = None
+    """File name inside the study's artifact folder."""
+    epochs_trained: int = 0
+    skipped_steps: int = 0
+    pruning: dict[str, Any] | None = None
+    """What pruning removed: parameters before and after, layers."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """Versions, device, CPU flags and data fingerprint."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give nested plain dicts, ready for JSON."""
+        return asdict(self)
