@@ -1,1 +1,1 @@
-"""What one trial does: data, model, training with AMP, pruning, quantization, export, measuring."""
+"""What one trial does: data, model, training, pruning, quantization, export, measuring."""

@@ -161,9 +161,8 @@ MODEL_ARGUMENT_FIELDS = frozenset(CNN_DEFAULTS)
 
 
 def cnn_widths(args: dict[str, Any]) -> list[int]:
-    """Give the output channels of the prunable layers of a `cnn`: stages, then the hidden layer."""
-    widths = [stage_width(int(args["width"]), stage) for stage in range(int(args["depth"]))]
-    return [*widths, int(args["fc_width"])] if args["fc_width"] else widths
+    """Give the channels of the stages of a `cnn`, which filter pruning can narrow."""
+    return [stage_width(int(args["width"]), stage) for stage in range(int(args["depth"]))]
 
 
 def stage_width(width: int, stage: int) -> int:

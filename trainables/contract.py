@@ -139,7 +139,7 @@ class Measurement:
 
 @dataclass
 class TrialReport:
-    """All that one trial leaves behind, in plain types (`to_dict`) so that it crosses processes."""
+    """All that one trial leaves behind, in types that cross processes."""
 
     status: Status
     reason: str = ""
