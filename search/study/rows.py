@@ -1,4 +1,4 @@
-"""The record of one trial. Stored rows tolerate unknown keys, so that older code reads newer rows."""
+"""The record of one trial. Stored rows tolerate unknown keys: older code reads newer rows."""
 
 from __future__ import annotations
 

@@ -1,0 +1,45 @@
+"""What a running sweep tells whoever watches it: a terminal, a log. Nothing of Ray in here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.objectives import Objective
+from search.study.rows import ResultRow
+from trainables.config import TrialConfig
+from trainables.contract import Progress
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep is about to do."""
+
+    name: str
+    location: str
+    """Of the study folder."""
+    trials: int | None
+    """Rows to reach in all; None where only the searcher knows (a grid over unknown merges)."""
+    earlier_rows: Sequence[ResultRow]
+    """Rows that the study already had; their trials are not repeated."""
+    objectives: Sequence[Objective]
+    max_concurrent: int
+
+
+class SweepObserver:
+    """Base of all watchers: override what you need. Calls come from the driver's one thread."""
+
+    def sweep_started(self, plan: SweepPlan) -> None:
+        """Hear of the plan before the first trial."""
+
+    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+        """Hear that a trial was handed to a worker."""
+
+    def epoch_ended(self, trial_id: str, progress: Progress) -> None:
+        """Hear of one epoch."""
+
+    def trial_ended(self, row: ResultRow) -> None:
+        """Hear of a row, after it was written."""
+
+    def sweep_ended(self, *, interrupted: bool) -> None:
+        """Hear that no more rows will come; called once, also after an error."""
