@@ -142,6 +142,10 @@ class TrialConfig(_Frozen):
         changes["pruning_ratio"] = ratio
         return self.model_copy(update=changes)
 
+    def structure_part(self) -> dict[str, Any]:
+        """Give what decides size and latency of the file, and nothing else."""
+        return {k: v for k, v in self.model_dump().items() if k in STRUCTURE_FIELDS}
+
     def training_part(self) -> dict[str, Any]:
         """Give what decides the weights before pruning."""
         return {k: v for k, v in self.model_dump().items() if k not in COMPRESSION_FIELDS}
@@ -155,6 +159,9 @@ class TrialConfig(_Frozen):
 
 COMPRESSION_FIELDS = frozenset(
     {"pruning_method", "pruning_ratio", "prune_at", "weight_bits", "activation_bits"}
+)
+STRUCTURE_FIELDS = frozenset(
+    {"model", "model_args", "pruning_method", "pruning_ratio", "weight_bits", "activation_bits"}
 )
 MODEL_ARGUMENT_FIELDS = frozenset(CNN_DEFAULTS)
 """Dimensions that are arguments of the model rather than fields of TrialConfig."""

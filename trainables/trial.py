@@ -1,0 +1,303 @@
+"""One trial: forecast, train, prune, go on training, quantize, export, measure the file.
+
+`Trial` is the recipe and knows nothing of Ray; `TuneTrial` adapts it to a Tune actor that serves
+many trials, so that torch is imported and the data opened once per worker.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from ray import tune
+
+from trainables.artifact import (
+    CALIBRATION_IMAGES,
+    TrainedNetwork,
+    export_network,
+    forecast_file,
+    make_file,
+    measure_file,
+    write_and_read_back,
+)
+from trainables.config import DataConfig, DeployConfig, TrialConfig
+from trainables.contract import Forecast, Progress, Status, TrialReport
+from trainables.data import load_data
+from trainables.errors import DivergedError, TrialError
+from trainables.export import count_parameters
+from trainables.measure import environment
+from trainables.models import build_model
+from trainables.prune import PRUNING
+from trainables.train import Training
+
+log = logging.getLogger("paretune")
+
+Ended = list[tuple[TrialConfig, TrialReport]]
+"""Reports of an ended trial: its own first, then one per sibling."""
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a sweep share."""
+
+    data: DataConfig
+    deploy: DeployConfig
+    artifacts_location: str
+    """Folder for the artifacts: any fsspec location that every node reaches."""
+    bounds: dict[str, tuple[float, float]]
+    """Hard (low, high) by metric name, for metrics that the forecast knows."""
+    sibling_bits: tuple[tuple[int, int], ...] = ()
+    """(weight_bits, activation_bits) under which each trained network is measured as well."""
+    threads: int = 1
+    """CPU threads of training and scoring."""
+    gpu: bool = False
+    import_paths: tuple[str, ...] = ()
+    """Put in front of `sys.path` in the worker, so that a model factory is found."""
+
+
+_data = lru_cache(maxsize=2)(load_data)
+"""A worker serves many trials of one sweep: it opens the data once."""
+_forecasts: dict[str, Forecast] = {}
+"""By structure: trials that differ only in training share one forecast per worker."""
+
+
+class Trial:
+    """One run of one config; every `step` is one epoch, the first begins with the forecast."""
+
+    def __init__(self, config: TrialConfig, settings: TrialSettings):
+        self.config = config
+        self.settings = settings
+        self.report = TrialReport(Status.FAILED)
+        self.prune_after = min(round(config.prune_at * config.epochs), config.epochs - 1)
+        self.skipped_steps = 0
+        self.train_seconds = 0.0
+        self.training: Training | None = None
+        with self.phase("load"):
+            self.data = _data(settings.data)
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Add the time of the block to the seconds of a phase."""
+        return phase(self.report, name)
+
+    def step(self) -> tuple[Progress | None, Ended]:
+        """Run one epoch; give its progress (None if the trial never trained) and how it ended.
+
+        A trial's own fault ends the trial with a reason; it never raises.
+        """
+        try:
+            return self._step()
+        except DivergedError as error:
+            return None, self.end(Status.DIVERGED, str(error))
+        except TrialError as error:
+            return None, self.end(Status.FAILED, str(error))
+        except Exception as error:
+            log.exception("trial %s failed", self.config.trial_id)
+            return None, self.end(Status.FAILED, f"{type(error).__name__}: {error}")
+
+    def _step(self) -> tuple[Progress | None, Ended]:
+        if self.training is None:
+            with self.phase("forecast"):
+                self.report.forecast = self.forecast()
+            if reason := broken_bounds(self.report.forecast, self.settings.bounds):
+                return None, self.end(Status.INFEASIBLE, reason)
+            with self.phase("build"):
+                self.training = self.start_training()
+        if self.training.epoch == self.prune_after:
+            with self.phase("prune"):
+                self.report.pruning = self.prune(self.training.model)
+                self.training.replace_parameters()
+        progress = self.train_epoch(self.training, self.report.forecast)
+        if self.training.epoch < self.config.epochs:
+            return progress, []
+        return progress, self.finish(self.training)
+
+    def end(self, status: Status, reason: str) -> Ended:
+        """End the trial without a measurement."""
+        self.report.status, self.report.reason = status, reason
+        self.report.environment = self.environment()
+        return [(self.config, self.report)]
+
+    # --- forecast --------------------------------------------------------------------------
+
+    def forecast(self) -> Forecast:
+        """Measure size and latency of what the trial will export, on initial weights."""
+        config = self.config
+        key = repr((config.structure_part(), self.settings.data, self.settings.deploy))
+        if key not in _forecasts:
+            model = self.build()
+            self.prune(model)
+            network = export_network(model, self.data)
+            _forecasts[key] = forecast_file(network, config, self.data, self.settings.deploy)
+        return _forecasts[key]
+
+    # --- training --------------------------------------------------------------------------
+
+    def build(self) -> torch.nn.Module:
+        """Build the model with its initial weights."""
+        return build_model(
+            self.config.model,
+            self.config.model_args,
+            in_channels=self.data.channels,
+            image_size=self.data.image_size,
+            classes=len(self.data.classes),
+            seed=self.config.seed,
+        )
+
+    def start_training(self) -> Training:
+        """Put a fresh model on the device."""
+        torch.set_num_threads(self.settings.threads)
+        device = torch.device("cuda" if self.settings.gpu else "cpu")
+        return Training(self.config, self.build(), self.data, device=device)
+
+    def prune(self, model: torch.nn.Module) -> dict[str, Any] | None:
+        """Prune a model in place and say what went; the epochs after it are its fine-tuning."""
+        if self.config.pruning_method == "none":
+            return None
+        example = torch.from_numpy(self.data.normalised(self.data.val.images[:2]))
+        example = example.to(next(model.parameters()).device)
+        prune = PRUNING[self.config.pruning_method]
+        return asdict(prune(model, self.config.pruning_ratio, example=example))
+
+    def train_epoch(self, training: Training, forecast: Forecast) -> Progress:
+        """Train one epoch and evaluate the model in memory on the validation images."""
+        with self.phase("train"):
+            stats = training.train_epoch()
+        with self.phase("evaluate"):
+            accuracy = training.evaluate(self.data.val)
+        self.skipped_steps += stats.skipped_steps
+        self.train_seconds += stats.seconds
+        self.report.epochs_trained = training.epoch
+        self.report.skipped_steps = self.skipped_steps
+        return Progress(
+            epoch=training.epoch,
+            accuracy=accuracy,
+            loss=stats.loss,
+            learning_rate=stats.learning_rate,
+            size_bytes=forecast.size_bytes,
+            latency_ms=forecast.latency.ms,
+            train_seconds=self.train_seconds,
+            skipped_steps=self.skipped_steps,
+            loss_scale=stats.loss_scale,
+            parameters=count_parameters(training.model),
+        )
+
+    # --- from weights to numbers -----------------------------------------------------------
+
+    def finish(self, training: Training) -> Ended:
+        """Export once, then measure under the trial's own bits and under its siblings'."""
+        self.report.environment = self.environment()
+        with self.phase("export"):
+            network = export_network(copy.deepcopy(training.model), self.data)
+        ended: Ended = []
+        for config in self.own_and_siblings():
+            own = config == self.config
+            report = self.report if own else replace(self.report, forecast=None, seconds={})
+            try:
+                self.measure(config, network, report)
+            except TrialError as error:
+                report.status, report.reason = Status.FAILED, str(error)
+            ended.append((config, report))
+        return ended
+
+    def own_and_siblings(self) -> list[TrialConfig]:
+        """Give the trial's own config, then the same network under every other pair of bits."""
+        others = (
+            self.config.model_copy(update={"weight_bits": weight, "activation_bits": activation})
+            for weight, activation in self.settings.sibling_bits
+        )
+        return [self.config, *(config for config in others if config != self.config)]
+
+    def measure(self, config: TrialConfig, network: TrainedNetwork, report: TrialReport) -> None:
+        """Make one file and measure it into the report."""
+        with phase(report, "quantize"):
+            file = make_file(network, config, self.data, calibration_images=CALIBRATION_IMAGES)
+        with phase(report, "write"):
+            report.artifact = f"{config.trial_id}.onnx"
+            location = f"{self.settings.artifacts_location}/{report.artifact}"
+            file = write_and_read_back(file, location)
+        with phase(report, "measure"):
+            report.measurement = measure_file(
+                file,
+                network,
+                config,
+                self.data,
+                self.settings.deploy,
+                threads=self.settings.threads,
+                train_seconds=self.train_seconds,
+            )
+        report.status = Status.MEASURED
+
+    def environment(self) -> dict[str, Any]:
+        """Say what the numbers were made with."""
+        found = {**environment(self.settings.deploy), "data_fingerprint": self.data.fingerprint}
+        if self.settings.gpu:
+            found["training_device"] = torch.cuda.get_device_name()
+        return found
+
+
+@contextmanager
+def phase(report: TrialReport, name: str) -> Iterator[None]:
+    """Add the time of the block to the report's seconds of a phase."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        report.seconds[name] = report.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def broken_bounds(forecast: Forecast, bounds: Mapping[str, tuple[float, float]]) -> str:
+    """Say which hard bound the forecast surely breaks; empty if none.
+
+    A latency breaks a bound only with its whole confidence interval.
+    """
+    ranges = {
+        "size_bytes": (forecast.size_bytes, forecast.size_bytes),
+        "parameters": (forecast.parameters, forecast.parameters),
+        "latency_ms": (forecast.latency.low_ms, forecast.latency.high_ms),
+    }
+    for name, (low, high) in bounds.items():
+        least, most = ranges[name]
+        if least > high:
+            return f"forecast {name} {least:g} is above the bound {high:g}"
+        if most < low:
+            return f"forecast {name} {most:g} is below the bound {low:g}"
+    return ""
+
+
+class TuneTrial(tune.Trainable):
+    """Runs one `Trial` after the other in one worker process (Tune's `reuse_actors`).
+
+    A result has `training_iteration` (the epoch), the fields of `Progress`, and in the last one
+    `reports`: JSON of [config, report] pairs.
+    """
+
+    def setup(self, config: dict[str, Any], *, settings: TrialSettings) -> None:
+        """Start the first trial of this worker."""
+        self.settings = settings
+        for path in settings.import_paths:
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        self._trial = Trial(TrialConfig.model_validate(config), settings)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start the next trial in this worker."""
+        self._trial = Trial(TrialConfig.model_validate(new_config), self.settings)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run one epoch."""
+        progress, ended = self._trial.step()
+        result: dict[str, Any] = asdict(progress) if progress else {}
+        if ended:
+            result["reports"] = json.dumps([(c.model_dump(), r.to_dict()) for c, r in ended])
+            result["done"] = True
+        return result
