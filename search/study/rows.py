@@ -13,7 +13,8 @@ from trainables.contract import Status
 class ResultRow(BaseModel):
     """One trial: what was asked, how it ended, what was measured."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # JSON has no NaN; as strings, the losses of a diverged trial read back as they were.
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="strings")
 
     trial_id: str
     number: int

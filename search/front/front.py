@@ -1,0 +1,112 @@
+"""The Pareto front of a study: the measured, feasible models that no other one dominates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from search.front import pareto
+from search.objectives import Constraint, Objective, broken, losses
+from search.study import storage
+from search.study.rows import ResultRow
+from trainables.contract import Status
+
+if TYPE_CHECKING:
+    from search.study.study import Study
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """What a study found, with enough about the rest to judge it."""
+
+    rows: tuple[ResultRow, ...]
+    """The front's members, best in the first objective first. Of rows whose losses are all equal
+    it has the one with the lowest latency."""
+    objectives: tuple[Objective, ...]
+    constraints: tuple[Constraint, ...]
+    hypervolume: float
+    """Of the front, from 0 to 1: see `pareto.hypervolume`."""
+    counts: dict[Status, int]
+    """Rows of the study by status; a status without rows is absent."""
+    infeasible: int
+    """Rows that break a constraint: by their forecast, or only once measured."""
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[ResultRow],
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
+    ) -> ParetoFront:
+        """Select the front among rows of any status."""
+        measured = [row for row in rows if row.status == Status.MEASURED]
+        feasible = [row for row in measured if not broken(row.metrics, constraints)]
+        # Of equal rows the first is kept.
+        feasible.sort(key=lambda row: row.metrics.get("latency_ms", math.inf))
+        table = losses([row.metrics for row in feasible], objectives)
+        members = [i for i, on in enumerate(pareto.nondominated(table)) if on]
+        members.sort(key=lambda i: tuple(table[i]))
+        counts = Counter(row.status for row in rows)
+        return cls(
+            rows=tuple(feasible[i] for i in members),
+            objectives=tuple(objectives),
+            constraints=tuple(constraints),
+            hypervolume=pareto.hypervolume(table),
+            counts=dict(counts),
+            infeasible=counts[Status.INFEASIBLE] + len(measured) - len(feasible),
+        )
+
+    def records(self, study: Study) -> list[dict[str, Any]]:
+        """Give the members as plain dicts for JSON, one per row and in the same order."""
+        return [record(row, study) for row in self.rows]
+
+
+def record(row: ResultRow, study: Study) -> dict[str, Any]:
+    """Give one row as a plain dict for JSON; `artifact` is None where the file is gone."""
+    latency = row.latency or {}
+    return {
+        "trial_id": row.trial_id,
+        "status": row.status.value,
+        "accuracy": row.metrics.get("accuracy"),
+        "test_accuracy": row.test_accuracy,
+        "size_bytes": _whole(row.metrics.get("size_bytes")),
+        "latency_ms": row.metrics.get("latency_ms"),
+        "latency_low_ms": latency.get("low_ms"),
+        "latency_high_ms": latency.get("high_ms"),
+        "compressed_bytes": _whole(row.metrics.get("compressed_bytes")),
+        "parameters": _whole(row.metrics.get("parameters")),
+        "artifact": artifact_of(row, study),
+        "config": row.config.model_dump(),
+        "reason": row.reason,
+        "operators": row.operators,
+        "seconds": row.seconds,
+    }
+
+
+def artifact_of(row: ResultRow, study: Study) -> str | None:
+    """Give the absolute location of a row's model file, None where there is none."""
+    if row.artifact is None:
+        return None
+    path = study.artifact_path(row)
+    return path if storage.exists(path) else None
+
+
+def read_front(location: str) -> ParetoFront:
+    """Read the front of the study in a folder.
+
+    Raises:
+        StudyError: there is no study.
+        StorageError: the storage refused.
+    """
+    from search.study.study import Study
+
+    study = Study.open(location)
+    spec = study.spec()
+    return ParetoFront.of(study.rows(), spec.objective_list, spec.constraint_list)
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
