@@ -21,6 +21,47 @@ class NoModelFits(SearchError):  # noqa: N818 - reads as what happened
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Budgets of a kind of device. None: any. Latency is that of the sweep's deploy settings."""
+
+    name: str
+    about: str
+    max_size_bytes: float | None = None
+    max_latency_ms: float | None = None
+    min_accuracy: float | None = None
+
+    def pick(self, front: ParetoFront) -> ResultRow:
+        """Choose the most accurate member within the budgets, see `pick`."""
+        return pick(
+            front,
+            max_size_bytes=self.max_size_bytes,
+            max_latency_ms=self.max_latency_ms,
+            min_accuracy=self.min_accuracy,
+        )
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "phone",
+            "downloaded inside an app, run on every camera frame (30 a second)",
+            max_size_bytes=5e6,
+            max_latency_ms=33.0,
+        ),
+        Profile(
+            "edge",
+            "beside a microcontroller's program in 1 MB of flash, ten answers a second",
+            max_size_bytes=500e3,
+            max_latency_ms=100.0,
+        ),
+        Profile("server", "any size, an answer within 50 ms", max_latency_ms=50.0),
+    )
+}
+"""Usual budgets; where the latency is measured on another device, read them as relative."""
+
+
+@dataclass(frozen=True)
 class _Budget:
     """A bound asked for on the spot, unlike a constraint of the sweep file."""
 
