@@ -20,7 +20,7 @@ def tables(draw, values=VALUES, rows=8):
     return table
 
 
-# --- slow twins: the definitions, word by word ----------------------------------------------------
+# --- slow twins: the definitions, word by word -------------------------------------------------
 
 
 def dominates(a, b):
@@ -60,7 +60,7 @@ def slow_hypervolume(table):
     return total
 
 
-# --- properties -----------------------------------------------------------------------------------
+# --- properties --------------------------------------------------------------------------------
 
 
 @given(tables(), st.booleans())
@@ -103,7 +103,7 @@ def test_order_changes_nothing(table, random):
     assert pareto.hypervolume(table[order]) == pytest.approx(pareto.hypervolume(table))
 
 
-# --- edges ----------------------------------------------------------------------------------------
+# --- edges -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("m", [1, 2, 3])

@@ -1,0 +1,206 @@
+"""The `paretune` command. Results go to stdout, everything said about them to stderr."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from paretune.interrupts import Interrupts
+from paretune.results import export_data, front, select
+from search.errors import SearchError, SweepError
+from search.study import storage
+from trainables.errors import DataError, ModelError, TrialError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from paretune.live import LiveView, PlainLines
+    from search.spec import SweepSpec
+    from search.sweep import SweepOutcome
+
+INTERRUPTED = 130
+"""Exit code of a command that a signal ended: 128 + SIGINT."""
+
+app = typer.Typer(
+    name="paretune",
+    help="Search for small, fast and accurate CNNs: one sweep file in, a measured Pareto front "
+    "of deployable models out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SweepFile = Annotated[Path, typer.Argument(metavar="FILE", help="The sweep file (YAML).")]
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command and exit: the entry point of the console script.
+
+    Exit codes: 0 done; 1 no feasible model, or the sweep failed; 2 bad input or usage; 3 the
+    storage refused; 130 interrupted.
+    """
+    try:
+        app(arguments, prog_name="paretune")
+    except (SearchError, TrialError) as error:
+        if os.environ.get("PARETUNE_DEBUG") == "1":
+            raise
+        print(f"paretune: {error}", file=sys.stderr)  # noqa: T201 - nothing to lay out
+        sys.exit(_exit_code(error))
+    sys.exit(0)
+
+
+def _exit_code(error: SearchError | TrialError) -> int:
+    if isinstance(error, SearchError):
+        return error.exit_code
+    return 2 if isinstance(error, DataError | ModelError) else 1
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from paretune import __version__
+
+        typer.echo(f"paretune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+# --- sweeps --------------------------------------------------------------------------------------
+
+
+@app.command()
+def check(file: SweepFile) -> None:
+    """Read a sweep file and say what it would run. Nothing is trained."""
+    from search.preflight import preflight
+
+    spec = _sweep(file)
+    notes = preflight(spec)
+    typer.echo(spec.to_yaml().rstrip())
+    # Comments, so that the output as a whole is a sweep file again.
+    typer.echo(f"\n# {_size_text(spec)}")
+    for note in notes:
+        typer.echo(f"# {note}")
+    typer.echo(f"# would run: {_plan_text(spec)}")
+    typer.echo(f"# study: {storage.absolute(spec.study_location)}")
+
+
+@app.command()
+def run(
+    file: SweepFile,
+    *,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="One line per trial instead of the live view.")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all, in place of the sweep file's.")
+    ] = None,
+) -> None:
+    """Run a sweep, or go on with its study; Ctrl-C keeps every finished trial."""
+    from paretune.tables import make_console
+    from search.preflight import preflight
+
+    spec = _sweep(file, trials)
+    console = make_console()
+    for note in preflight(spec):
+        typer.echo(f"paretune: {note}", err=True)
+    again = shlex.join(
+        ["paretune", "run", str(file)]
+        + (["--plain"] if plain else [])
+        + (["--trials", str(trials)] if trials else [])
+    )
+    try:
+        with Interrupts() as interrupts:
+            from search.sweep import run_sweep
+
+            view = _view(spec, console, plain=plain)
+            outcome = run_sweep(spec, observers=[view, interrupts])
+    except KeyboardInterrupt:
+        _say_interrupted(again)
+        raise typer.Exit(INTERRUPTED) from None
+    _show(outcome, console)
+    if outcome.interrupted:
+        _say_interrupted(again)
+        raise typer.Exit(INTERRUPTED)
+    if not outcome.front.rows:
+        raise SweepError("the sweep ended without a feasible model")
+
+
+def _sweep(file: Path, trials: int | None = None) -> SweepSpec:
+    from search.spec_file import load_sweep
+
+    spec = load_sweep(file)
+    if trials is not None:
+        search = spec.search.model_copy(update={"trials": trials})
+        spec = spec.model_copy(update={"search": search})
+    return spec
+
+
+def _size_text(spec: SweepSpec) -> str:
+    from search.space import COUNT_LIMIT
+
+    size = spec.space.size()
+    if size is None:
+        return f"configurations without end; continuous: {', '.join(spec.space.continuous)}"
+    most = "at most " if size > COUNT_LIMIT else ""  # some may mean the same
+    return f"{most}{size:,} configurations"
+
+
+def _plan_text(spec: SweepSpec) -> str:
+    trials = "all of its" if spec.search.trials is None else str(spec.search.trials)
+    return (
+        f"{spec.search.method} search, {trials} trials, stopping by {spec.stop.method}, "
+        f"{spec.max_concurrent} at a time"
+    )
+
+
+def _view(spec: SweepSpec, console: Console, *, plain: bool) -> LiveView | PlainLines:
+    from paretune.live import LiveView, PlainLines
+
+    live = console.is_terminal and not console.is_dumb_terminal and not plain
+    view = LiveView if live else PlainLines
+    names = [name for name, dimension in spec.space.dimensions.items() if dimension.coordinates]
+    return view(console, names=names, constraints=spec.constraint_list)
+
+
+def _show(outcome: SweepOutcome, console: Console) -> None:
+    from paretune.tables import counts_text, front_table
+
+    if outcome.front.rows:
+        console.print(front_table(outcome.front))
+    console.print(counts_text(outcome.front), soft_wrap=True)
+    study = shlex.quote(outcome.study.location)
+    console.print(f"study: {study}", soft_wrap=True)
+    if outcome.front.rows:
+        sizes = sorted(int(row.metrics["size_bytes"]) for row in outcome.front.rows)
+        budget = f"--max-size-bytes {sizes[len(sizes) // 2]}"
+        for choice in ("--knee", budget):
+            console.print(
+                f"  paretune select {study} {choice} --copy-to model.onnx", soft_wrap=True
+            )
+        console.print(f"  paretune front {study} --json", soft_wrap=True)
+
+
+def _say_interrupted(again: str) -> None:
+    typer.echo(f"interrupted: all finished trials are kept; to go on: {again}", err=True)
+
+
+# --- results: see results.py ---------------------------------------------------------------------
+
+for _command in (front, select, export_data):
+    app.command()(_command)
