@@ -97,10 +97,13 @@ class LiveView(_Watcher):
     """A view that redraws itself in place, at most four times a second."""
 
     _live: Live | None = None
+    _starting = False
+    """Until the first trial: a Ray cluster takes seconds to start."""
 
     def sweep_started(self, plan: SweepPlan) -> None:
         """Begin to draw."""
         super().sweep_started(plan)
+        self._starting = True
         self._live = Live(
             get_renderable=self.render,
             console=self.console,
@@ -108,9 +111,15 @@ class LiveView(_Watcher):
         )
         self._live.start()
 
+    def trial_started(self, trial_id: str, config: TrialConfig) -> None:
+        """Take the trial in."""
+        super().trial_started(trial_id, config)
+        self._starting = False
+
     def sweep_ended(self, *, interrupted: bool) -> None:
         """Draw the last state and leave it on the screen."""
         self.running.clear()
+        self._starting = False
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -150,7 +159,7 @@ class LiveView(_Watcher):
 
     def _counts(self, front: ParetoFront | None) -> Text:
         counts = Counter(row.status for row in list(self.rows))
-        line = Text(f"{len(self.running)} running")
+        line = Text("starting" if self._starting else f"{len(self.running)} running")
         for status in Status:
             if counts[status]:
                 line.append(", ").append(f"{counts[status]} {status.value}", STYLES[status])

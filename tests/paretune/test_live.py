@@ -146,6 +146,17 @@ def test_the_live_view_shows_progress_best_and_running_trials():
     assert running[1].split()[:5] == [config(3).trial_id, "epoch", "0/12", "acc", "-"]
 
 
+def test_the_live_view_says_that_it_is_starting_until_the_first_trial():
+    view = LiveView(console(force_terminal=True))
+    view.sweep_started(plan(earlier=(made_row(1, 0.9, 10_000, 0.05),)))
+    try:
+        assert drawn(view)[1].startswith("starting, 1 measured")
+        started(view, 2)
+        assert drawn(view)[1].startswith("1 running, 1 measured")
+    finally:
+        view.sweep_ended(interrupted=False)
+
+
 def test_no_more_running_trials_are_shown_than_run_at_once():
     view = LiveView(console(), names=NAMES)
     view.plan = plan(max_concurrent=2)
