@@ -3,6 +3,7 @@
 TrialError
 ├── DataError          images or labels cannot be used (missing folder, too few images)
 ├── ModelError         the model cannot be built from its name and arguments
+├── PruningError       filters cannot be removed from the model as asked
 ├── ExportError        the model cannot be written as ONNX, or quantized
 ├── DisagreementError  the written file does not answer like the model it came from
 └── DivergedError      the loss is no longer finite
@@ -19,6 +20,10 @@ class DataError(TrialError):
 
 class ModelError(TrialError):
     """The model cannot be built from its name and arguments."""
+
+
+class PruningError(TrialError):
+    """Filters cannot be removed from the model as asked."""
 
 
 class ExportError(TrialError):
