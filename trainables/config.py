@@ -18,9 +18,6 @@ ROUND_TO = 8
 """Pruned widths are multiples of this: kernels run in vectors of 8 or 16 channels, and unaligned
 widths were measured at up to 4x the latency of aligned ones (mobilenet_v3_small, batch 32)."""
 
-CNN_DEFAULTS: dict[str, int] = {"depth": 3, "width": 32, "kernel_size": 3, "fc_width": 0}
-"""Arguments of the `cnn` model, see `models.cnn`."""
-
 BITS_ON_CPU: dict[tuple[int, int], str] = {
     (32, 32): "float32",
     (16, 32): "weights stored in 16 bits, computed in float32",
@@ -35,6 +32,21 @@ silently runs as W8A8, and 16-bit activations are computed in float32."""
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CnnArguments(_Frozen):
+    """Arguments of the `cnn` model, see `models.cnn`."""
+
+    depth: int = Field(default=3, ge=1, le=8)
+    """Stages of two convolutions each."""
+    width: int = Field(default=32, ge=1, le=1024)
+    """Channels of the first stage, see `stage_width`."""
+    kernel_size: Literal[1, 3, 5, 7, 9, 11] = 3
+    fc_width: int = Field(default=0, ge=0, le=8192)
+    """Units of a hidden layer in front of the last one. 0: none."""
+
+
+CNN_DEFAULTS: dict[str, int] = CnnArguments().model_dump()
 
 
 class DataConfig(_Frozen):
@@ -174,7 +186,7 @@ def cnn_widths(args: dict[str, Any]) -> list[int]:
 
 def stage_width(width: int, stage: int) -> int:
     """Give the channels of one stage of a `cnn`: doubled per stage, at most four times `width`."""
-    return width * min(2**stage, 4)
+    return width * min(1 << stage, 4)
 
 
 def kept_channels(width: int, ratio: float, round_to: int = ROUND_TO) -> int:

@@ -1,0 +1,67 @@
+"""What every searcher does, and what it may know of a sweep."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
+
+from search.objectives import Constraint, Objective
+from search.space import Space
+from trainables.config import TrialConfig
+
+if TYPE_CHECKING:
+    from search.study.rows import ResultRow
+
+
+class Problem(Protocol):
+    """What a searcher may know of a sweep; a SweepSpec is one."""
+
+    @property
+    def space(self) -> Space:
+        """What may vary."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random."""
+
+    @property
+    def objective_list(self) -> list[Objective]:
+        """What to optimise."""
+
+    @property
+    def constraint_list(self) -> list[Constraint]:
+        """What a deployable model must keep."""
+
+
+class Searcher(ABC):
+    """Suggests configs. Its whole state follows from the problem and the rows it was told.
+
+    A config that was asked for or told of is never suggested again, so that trials under way and
+    those of earlier runs are not repeated.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._known: set[str] = set()
+        self._proposals = self.propose()
+
+    @abstractmethod
+    def propose(self) -> Iterator[TrialConfig]:
+        """Give canonical configs of the space, best first, and end when there are no more.
+
+        Known ones are left out by `ask`. It runs as a generator, so what was told in the meantime
+        counts for what it gives next.
+        """
+
+    def ask(self) -> TrialConfig | None:
+        """Suggest a canonical config; None if there is nothing left, which ends the sweep."""
+        for config in self._proposals:
+            if (trial_id := config.trial_id) not in self._known:
+                self._known.add(trial_id)
+                return config
+        return None
+
+    def tell(self, row: ResultRow) -> None:
+        """Hear of a row: in any order, of earlier runs as well, of configs never asked for too."""
+        self._known.add(row.trial_id)

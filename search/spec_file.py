@@ -1,0 +1,116 @@
+"""Reading a sweep file: every mistake at once, with its line and in plain words."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from search.errors import SpecError
+from search.mistakes import KeyPath, explain, unknown_key
+from search.spec import SweepSpec
+from search.yaml_text import YamlDocument, YamlError, load_yaml
+
+MAX_FILE_BYTES = 1_000_000
+"""A sweep file has a few hundred bytes; a larger file is something else."""
+
+
+def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
+    """Read and check a sweep file, from a path or any location that fsspec knows.
+
+    Raises:
+        SpecError: with one line `FILE:LINE: key: what is wrong; allowed: ...` per mistake.
+    """
+    name = os.fspath(path)
+    content = _read(name)
+    try:
+        document = load_yaml(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise SpecError(f"{name}:{line}: is not text in UTF-8") from error
+    except YamlError as error:
+        raise SpecError(f"{name}:{error.line}: {error.text}") from error
+    if not isinstance(document.value, dict):
+        got = "is empty" if document.value is None else "is not a mapping of keys to values"
+        raise SpecError(f"{name}:1: {got}; allowed: {', '.join(SweepSpec.model_fields)}")
+    try:
+        spec = SweepSpec.model_validate(document.value, strict=True)
+    except ValidationError as error:
+        raise SpecError(_report(name, document, error)) from error
+    return _with_import_path(spec, name)
+
+
+def _read(name: str) -> bytes:
+    """Give the file's content, at most one byte more than is allowed."""
+    try:
+        if "://" in name:
+            import fsspec
+
+            with fsspec.open(name, "rb") as file:
+                content = bytes(file.read(MAX_FILE_BYTES + 1))
+        else:
+            with Path(name).expanduser().open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError as error:
+        raise SpecError(f"{name}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise SpecError(f"{name}: is a folder; allowed: a sweep file (YAML)") from error
+    except (OSError, ImportError, ValueError) as error:
+        raise SpecError(f"{name}: cannot be read: {error}") from error
+    if len(content) > MAX_FILE_BYTES:
+        raise SpecError(f"{name}: is larger than {MAX_FILE_BYTES} bytes, so not a sweep file")
+    return content
+
+
+def _with_import_path(spec: SweepSpec, name: str) -> SweepSpec:
+    """Let model factories be found beside the sweep file."""
+    if "://" in name or spec.import_paths or not any(":" in m for m in spec.space.models):
+        return spec
+    folder = str(Path(name).expanduser().absolute().parent)
+    return spec.model_copy(update={"import_paths": [folder]})
+
+
+# --- mistakes --------------------------------------------------------------------------------
+
+
+def _report(name: str, document: YamlDocument, error: ValidationError) -> str:
+    found = []
+    for mistake in error.errors():
+        path = mistake["loc"]
+        line = document.line(path)
+        if mistake["type"] == "extra_forbidden":
+            text = unknown_key(path[-1], getattr(_annotation(path[:-1]), "model_fields", ()))
+        else:
+            text = explain(mistake, _field(path))
+        found.append((line, f"{name}:{line}: {_dotted(path)}: {text}"))
+    return "\n".join(text for _, text in sorted(found))
+
+
+def _dotted(path: KeyPath) -> str:
+    """Give `space.batch_size[1]`."""
+    parts = [f"[{key}]" if isinstance(key, int) else f".{key}" for key in path]
+    return "".join(parts).removeprefix(".")
+
+
+def _field(path: KeyPath) -> FieldInfo | None:
+    """Give what stands at a path of a sweep file, if that is known."""
+    above: dict[str, FieldInfo] = getattr(_annotation(path[:-1]), "model_fields", {})
+    if path and path[-1] in above:
+        return above[str(path[-1])]
+    kind = _annotation(path)
+    return None if kind is None else FieldInfo.from_annotation(kind)
+
+
+def _annotation(path: KeyPath) -> Any:
+    """Give the type of what stands at a path; None if there is no such key."""
+    kind: Any = SweepSpec
+    for key in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(key))
+            kind = field.annotation if field else None
+        else:  # a value of a mapping, an item of a list
+            kind = get_args(kind)[-1] if get_args(kind) else None
+    return kind
