@@ -147,7 +147,10 @@ def _call(
     name: str, function: Callable[..., Any], args: Mapping[str, Any], given: Mapping[str, int]
 ) -> Any:
     """Call a model's function with what its signature takes of `given`, and all of `args`."""
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:
+        raise ModelError(f"model {name}: {error}; write a Python function around it") from error
     kinds = {p.kind for p in signature.parameters.values()}
     takes_all = inspect.Parameter.VAR_KEYWORD in kinds
     taken = {k: v for k, v in given.items() if takes_all or k in signature.parameters}

@@ -100,7 +100,7 @@ class Training:
                 images_seen += counts * len(labels)
                 skipped += was_skipped
         self.epoch += 1
-        mean_loss = (total / images_seen).item()  # the epoch's one wait for the GPU
+        mean_loss = (total / images_seen).item()  # not earlier: it waits for the GPU
         self._check_finite(mean_loss)
         seconds = time.perf_counter() - started
         return EpochStats(mean_loss, rate, skipped, self.scaler.get_scale(), seconds)
@@ -135,9 +135,9 @@ class Training:
         return rate
 
     def _check_finite(self, loss: float) -> None:
-        state = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         # An overflow in a skipped step still enters the running averages of batch norm.
-        if math.isfinite(loss) and all(torch.isfinite(t).all() for t in state):
+        finite = [torch.isfinite(t).all() for t in self.model.state_dict().values()]
+        if math.isfinite(loss) and torch.stack(finite).all():
             return
         config = self.config
         what = "weights or running averages are not finite"
@@ -151,7 +151,7 @@ class Training:
         )
 
     def evaluate(self, split: Split) -> float:
-        """Give the share of a split that the model in memory classifies right, in float32."""
+        """Give the share of a split the model in memory classifies right, without autocast."""
         size = self.data.image_size
         step = max(1, min(512, EVALUATION_PIXELS // size**2))
         training = self.model.training

@@ -234,6 +234,7 @@ def fails(**given):
         (lambda classes: nn.Linear(3, classes), {}, "cannot take images of 3 x 32 x 32"),
         (lambda: nn.LSTM(32, 4), {}, "users_models:f cannot take images"),
         ("text", {}, "is a str, not a function"),
+        (dict, {}, r"users_models:f: no signature.*Python function around it"),
     ],
 )
 def test_wrong_functions_are_named(factories, function, args, message):
