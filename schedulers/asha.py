@@ -28,6 +28,14 @@ def make(stop: StopOptions, max_epochs: int) -> EpochAsha:
 class EpochAsha(ASHAScheduler):  # type: ignore[misc]
     """Tune's ASHA, which alone would let a trial go on whose metric is not a number."""
 
+    @property
+    def metric(self) -> None:
+        """Hide the metric from Tune, which aborts the sweep at a result that lacks it.
+
+        Infeasible and failed trials end with such a result.
+        """
+        return None
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: Result) -> str:
         """Say whether a trial goes on after an epoch."""
         if not self._comparable(result):

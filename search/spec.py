@@ -71,8 +71,8 @@ class SweepSpec(Section):
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     """What one trial may use."""
     import_paths: list[str] = Field(default_factory=list)
-    """Folders where a model factory is looked for, before Python's own path. Empty: the folder of
-    the sweep file."""
+    """Folders where a model factory is looked for, before Python's own path; relative ones count
+    from the sweep file. Empty: the folder of the sweep file."""
 
     # --- what the rest of the program asks ---------------------------------------------------
 

@@ -40,7 +40,7 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
         spec = SweepSpec.model_validate(document.value, strict=True)
     except ValidationError as error:
         raise SpecError(_report(name, document, error)) from error
-    return _with_import_path(spec, name)
+    return _with_absolute_paths(spec, name)
 
 
 def _read(name: str) -> bytes:
@@ -65,12 +65,21 @@ def _read(name: str) -> bytes:
     return content
 
 
-def _with_import_path(spec: SweepSpec, name: str) -> SweepSpec:
-    """Let model factories be found beside the sweep file."""
-    if "://" in name or spec.import_paths or not any(":" in m for m in spec.space.models):
-        return spec
-    folder = str(Path(name).expanduser().absolute().parent)
-    return spec.model_copy(update={"import_paths": [folder]})
+def _with_absolute_paths(spec: SweepSpec, name: str) -> SweepSpec:
+    """Let data and model factories be found from whatever folder a trial runs in.
+
+    A data path counts from the working directory, as on any command line; a factory stands
+    beside the sweep file.
+    """
+    changes: dict[str, Any] = {}
+    if spec.data.path:
+        path = str(Path(spec.data.path).expanduser().absolute())
+        changes["data"] = spec.data.model_copy(update={"path": path})
+    if "://" not in name and any(":" in model for model in spec.space.models):
+        folder = Path(name).expanduser().absolute().parent
+        paths = spec.import_paths or ["."]
+        changes["import_paths"] = [str(folder / Path(path).expanduser()) for path in paths]
+    return spec.model_copy(update=changes)
 
 
 # --- mistakes --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from search.errors import SpecError
 from search.searchers.contract import Searcher
 from search.space import Point, Space
 from trainables.config import TrialConfig
@@ -27,10 +28,11 @@ def covering_points(space: Space, *, seed: int) -> Iterator[Point]:
     The values of each dimension are shuffled by the seed.
 
     Raises:
-        ValueError: a dimension is continuous.
+        SpecError: a dimension is continuous.
     """
     if space.continuous:
-        raise ValueError(f"no grid over the continuous {', '.join(space.continuous)}")
+        found = ", ".join(space.continuous)
+        raise SpecError(f"{found}: continuous; allowed with grid search: a list of values")
     names = list(space.dimensions)
     counts = [space.dimensions[name].count or 0 for name in names]
     rng = np.random.default_rng(seed)

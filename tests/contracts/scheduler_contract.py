@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import count
 
 import pytest
+from ray.tune.result import DEFAULT_METRIC
 
 from schedulers import make_scheduler
 
@@ -94,6 +95,10 @@ class SchedulerContract:
         race.scheduler.on_trial_error(None, race.add())
         race.scheduler.on_trial_remove(None, race.add())
         assert race.survivors([0.5], 1) == [0.5]
+
+    def test_tune_is_told_of_no_metric(self, options):
+        """It would abort the sweep at the first result that lacks it."""
+        assert Race(options).scheduler.metric in (None, DEFAULT_METRIC)
 
     def test_a_trial_may_be_longer_in_grace_than_it_lasts(self, method):
         race = Race(Options(method, grace_epochs=50), max_epochs=2)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.searcher_contract import SearcherContract, asked, asked_ids, row_of, sweep
+from search.errors import SpecError
 from search.searchers import make_searcher
 from search.searchers.grid import covering_indices, covering_points
 from search.searchers.random import MAX_REPEATS
@@ -102,7 +103,7 @@ def test_the_first_block_covers_all_pairs_of_the_two_longest():
 
 
 def test_a_grid_over_a_continuous_dimension_is_refused():
-    with pytest.raises(ValueError, match="learning_rate"):
+    with pytest.raises(SpecError, match="learning_rate"):
         next(covering_points(sweep("random", CONTINUOUS).space, seed=0))
 
 

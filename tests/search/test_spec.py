@@ -229,15 +229,24 @@ def test_lines_are_those_of_the_keys():
     assert document.line(("nothing",)) == 1
 
 
-# --- import paths ----------------------------------------------------------------------------
+# --- paths -----------------------------------------------------------------------------------
+
+
+def test_trials_find_the_data_from_any_folder(write, tmp_path, monkeypatch):
+    text = "name: s\nspace: {epochs: 1}\ndata: {name: image_folder, path: images}"
+    monkeypatch.chdir(tmp_path)
+    found = load_sweep(write(text))
+    assert found.data.path == str(tmp_path / "images")
+    monkeypatch.chdir("/")
+    assert load_sweep(write(found.to_yaml())) == found
 
 
 def test_a_factory_is_looked_for_beside_the_sweep_file(write, tmp_path):
     text = "name: s\ndata: {name: digits}\nspace: {epochs: 1}\n"
     assert load_sweep(write(text)).import_paths == []
     assert load_sweep(write(text + "model: {factory: 'a:b'}")).import_paths == [str(tmp_path)]
-    named = load_sweep(write(text + "model: {factory: 'a:b'}\nimport_paths: [/lib]"))
-    assert named.import_paths == ["/lib"]
+    named = write(text + "model: {factory: 'a:b'}\nimport_paths: [/lib, nets]")
+    assert load_sweep(named).import_paths == ["/lib", str(tmp_path / "nets")]
 
 
 # --- preflight -------------------------------------------------------------------------------
