@@ -70,6 +70,8 @@ class SweepSpec(Section):
     """Where latency is measured."""
     resources: ResourcesSpec = Field(default_factory=ResourcesSpec)
     """What one trial may use."""
+    cluster: Any = None
+    """Where it runs on Kubernetes: checked and read by `paretune k8s`. Null: only on machines."""
     import_paths: list[str] = Field(default_factory=list)
     """Folders where a model factory is looked for, before Python's own path; relative ones count
     from the sweep file. Empty: the folder of the sweep file."""

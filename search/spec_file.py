@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -14,12 +14,23 @@ from search.mistakes import KeyPath, explain, unknown_key
 from search.spec import SweepSpec
 from search.yaml_text import YamlDocument, YamlError, load_yaml
 
+Kind = TypeVar("Kind", bound=SweepSpec)
+
 MAX_FILE_BYTES = 1_000_000
 """A sweep file has a few hundred bytes; a larger file is something else."""
 
 
 def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
     """Read and check a sweep file, from a path or any location that fsspec knows.
+
+    Raises:
+        SpecError: with one line `FILE:LINE: key: what is wrong; allowed: ...` per mistake.
+    """
+    return load_sweep_as(SweepSpec, path)
+
+
+def load_sweep_as(kind: type[Kind], path: str | os.PathLike[str]) -> Kind:
+    """Read and check a sweep file of a kind that knows more sections.
 
     Raises:
         SpecError: with one line `FILE:LINE: key: what is wrong; allowed: ...` per mistake.
@@ -35,11 +46,11 @@ def load_sweep(path: str | os.PathLike[str]) -> SweepSpec:
         raise SpecError(f"{name}:{error.line}: {error.text}") from error
     if not isinstance(document.value, dict):
         got = "is empty" if document.value is None else "is not a mapping of keys to values"
-        raise SpecError(f"{name}:1: {got}; allowed: {', '.join(SweepSpec.model_fields)}")
+        raise SpecError(f"{name}:1: {got}; allowed: {', '.join(kind.model_fields)}")
     try:
-        spec = SweepSpec.model_validate(document.value, strict=True)
+        spec = kind.model_validate(document.value, strict=True)
     except ValidationError as error:
-        raise SpecError(_report(name, document, error)) from error
+        raise SpecError(_report(kind, name, document, error)) from error
     return _with_absolute_paths(spec, name)
 
 
@@ -65,7 +76,7 @@ def _read(name: str) -> bytes:
     return content
 
 
-def _with_absolute_paths(spec: SweepSpec, name: str) -> SweepSpec:
+def _with_absolute_paths(spec: Kind, name: str) -> Kind:
     """Let data and model factories be found from whatever folder a trial runs in.
 
     A data path counts from the working directory, as on any command line; a factory stands
@@ -85,15 +96,17 @@ def _with_absolute_paths(spec: SweepSpec, name: str) -> SweepSpec:
 # --- mistakes --------------------------------------------------------------------------------
 
 
-def _report(name: str, document: YamlDocument, error: ValidationError) -> str:
+def _report(
+    kind: type[SweepSpec], name: str, document: YamlDocument, error: ValidationError
+) -> str:
     found = []
     for mistake in error.errors():
         path = mistake["loc"]
         line = document.line(path)
         if mistake["type"] == "extra_forbidden":
-            text = unknown_key(path[-1], getattr(_annotation(path[:-1]), "model_fields", ()))
+            text = unknown_key(path[-1], getattr(_annotation(kind, path[:-1]), "model_fields", ()))
         else:
-            text = explain(mistake, _field(path))
+            text = explain(mistake, _field(kind, path))
         found.append((line, f"{name}:{line}: {_dotted(path)}: {text}"))
     return "\n".join(text for _, text in sorted(found))
 
@@ -104,19 +117,22 @@ def _dotted(path: KeyPath) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _field(path: KeyPath) -> FieldInfo | None:
+def _field(root: type[SweepSpec], path: KeyPath) -> FieldInfo | None:
     """Give what stands at a path of a sweep file, if that is known."""
-    above: dict[str, FieldInfo] = getattr(_annotation(path[:-1]), "model_fields", {})
+    above: dict[str, FieldInfo] = getattr(_annotation(root, path[:-1]), "model_fields", {})
     if path and path[-1] in above:
         return above[str(path[-1])]
-    kind = _annotation(path)
+    kind = _annotation(root, path)
     return None if kind is None else FieldInfo.from_annotation(kind)
 
 
-def _annotation(path: KeyPath) -> Any:
+def _annotation(root: type[SweepSpec], path: KeyPath) -> Any:
     """Give the type of what stands at a path; None if there is no such key."""
-    kind: Any = SweepSpec
+    kind: Any = root
     for key in path:
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        if len(parts) < len(get_args(kind)):  # a section that may be left out
+            kind = parts[0]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             field = kind.model_fields.get(str(key))
             kind = field.annotation if field else None

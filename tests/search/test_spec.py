@@ -357,3 +357,14 @@ def test_a_good_sweep_is_checked_without_heavy_imports(write):
         [sys.executable, "-c", QUICK, write(text)], capture_output=True, text=True, check=True
     )
     assert ran.stdout.split() == []
+
+
+def test_the_cluster_section_is_carried_as_it_is(tmp_path):
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "name: a\ndata: {name: digits}\nspace: {epochs: 1}\ncluster: {image: x, more: [1]}\n"
+    )
+    spec = load_sweep(file)
+    assert spec.cluster == {"image": "x", "more": [1]}
+    file.write_text(spec.to_yaml())
+    assert load_sweep(file) == spec
