@@ -109,6 +109,18 @@ def remove(path: str) -> None:
             fs.rm_file(inner)
 
 
+def remove_folder(folder: str) -> None:
+    """Remove a folder and all that is in it; one that is not there is fine.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    with _refusals("remove the folder", folder):
+        fs, inner = url_to_fs(folder)
+        with suppress(FileNotFoundError):
+            fs.rm(inner, recursive=True)
+
+
 def exists(path: str) -> bool:
     """Tell whether there is a file or folder.
 

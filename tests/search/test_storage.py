@@ -130,3 +130,10 @@ def test_an_address_is_absolute_already(location):
 def test_a_relative_folder_is_meant_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("./studies/digits/") == str(tmp_path / "studies" / "digits")
+
+
+def test_a_folder_is_removed_with_all_in_it(tmp_path):
+    storage.write_whole(f"{tmp_path}/a/b/c.txt", b"x")
+    storage.remove_folder(f"{tmp_path}/a")
+    storage.remove_folder(f"{tmp_path}/a")
+    assert not (tmp_path / "a").exists()
