@@ -12,19 +12,13 @@ import typer
 
 from paretune.interrupts import Interrupts
 from paretune.results import export_data, front, select
+from paretune.sweeps import INTERRUPTED, say_interrupted, show, view_of
 from search.errors import SearchError, SweepError
 from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from paretune.live import LiveView, PlainLines
     from search.spec import SweepSpec
-    from search.sweep import SweepOutcome
-
-INTERRUPTED = 130
-"""Exit code of a command that a signal ended: 128 + SIGINT."""
 
 app = typer.Typer(
     name="paretune",
@@ -128,14 +122,14 @@ def run(
         with Interrupts() as interrupts:
             from search.sweep import run_sweep
 
-            view = _view(spec, console, plain=plain)
+            view = view_of(spec, console, plain=plain)
             outcome = run_sweep(spec, observers=[view, interrupts])
     except KeyboardInterrupt:
-        _say_interrupted(again)
+        say_interrupted(again)
         raise typer.Exit(INTERRUPTED) from None
-    _show(outcome, console)
+    show(outcome, console)
     if outcome.interrupted:
-        _say_interrupted(again)
+        say_interrupted(again)
         raise typer.Exit(INTERRUPTED)
     if not outcome.front.rows:
         raise SweepError("the sweep ended without a feasible model")
@@ -167,37 +161,6 @@ def _plan_text(spec: SweepSpec) -> str:
         f"{spec.search.method} search, {trials} trials, stopping by {spec.stop.method}, "
         f"{spec.max_concurrent} at a time"
     )
-
-
-def _view(spec: SweepSpec, console: Console, *, plain: bool) -> LiveView | PlainLines:
-    from paretune.live import LiveView, PlainLines
-
-    live = console.is_terminal and not console.is_dumb_terminal and not plain
-    view = LiveView if live else PlainLines
-    names = [name for name, dimension in spec.space.dimensions.items() if dimension.coordinates]
-    return view(console, names=names, constraints=spec.constraint_list)
-
-
-def _show(outcome: SweepOutcome, console: Console) -> None:
-    from paretune.tables import counts_text, front_table
-
-    if outcome.front.rows:
-        console.print(front_table(outcome.front))
-    console.print(counts_text(outcome.front), soft_wrap=True)
-    study = shlex.quote(outcome.study.location)
-    console.print(f"study: {study}", soft_wrap=True)
-    if outcome.front.rows:
-        sizes = sorted(int(row.metrics["size_bytes"]) for row in outcome.front.rows)
-        budget = f"--max-size-bytes {sizes[len(sizes) // 2]}"
-        for choice in ("--knee", budget):
-            console.print(
-                f"  paretune select {study} {choice} --copy-to model.onnx", soft_wrap=True
-            )
-        console.print(f"  paretune front {study} --json", soft_wrap=True)
-
-
-def _say_interrupted(again: str) -> None:
-    typer.echo(f"interrupted: all finished trials are kept; to go on: {again}", err=True)
 
 
 # --- results: see results.py ---------------------------------------------------------------------
