@@ -35,10 +35,15 @@ class Objective:
             )
         else:
             reference = self.reference
-        if self.metric.log and self.metric.resolution:
-            step = math.log1p(self.metric.resolution)
-            value = round(value / step) * step  # values inside one bin are ties
         return (value - ideal) / (reference - ideal)
+
+    @property
+    def tolerance(self) -> float:
+        """Give the difference of losses below which two values are a tie."""
+        if not (self.metric.log and self.metric.resolution):
+            return 0.0
+        span = abs(math.log(self.reference) - math.log(self.metric.ideal))
+        return math.log1p(self.metric.resolution) / span
 
 
 @dataclass(frozen=True)

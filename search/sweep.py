@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -35,6 +37,8 @@ RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Ctrl-C reaches the caller of run_sweep as KeyboardInterrupt.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The new output prints a table per failed trial even when it is told to be silent.
+    "RAY_AIR_NEW_OUTPUT": "0",
     # Tune's experiment state is never read: the study's rows are the state.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -108,7 +112,11 @@ def _run_trials(recorder: Recorder) -> None:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="tune", storage_path=scratch, verbose=0, callbacks=[_tune_callback(recorder)]
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[_tune_callback(recorder)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()
@@ -125,6 +133,7 @@ def _ray() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     address = os.environ.get("RAY_ADDRESS")
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    terminate = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=address or "local",
         log_to_driver=False,
@@ -132,6 +141,8 @@ def _ray() -> Iterator[None]:
         configure_logging=True,
         **local,
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)  # Ray put its own handler in its place
     try:
         yield
     finally:
@@ -157,7 +168,7 @@ def _settings(recorder: Recorder) -> Any:
 def _tune_searcher(recorder: Recorder) -> Any:
     from ray.tune.search import Searcher as TuneSearcher
 
-    class Suggestions(TuneSearcher):
+    class Suggestions(TuneSearcher):  # type: ignore[misc]
         """Hands the searcher's trials to Tune; telling happens where rows are written."""
 
         def set_search_properties(self, *_: Any, **__: Any) -> bool:
@@ -176,8 +187,8 @@ def _tune_searcher(recorder: Recorder) -> Any:
         def restore(self, checkpoint_path: str) -> None:
             pass
 
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
+        def __reduce__(self) -> tuple[Any, ...]:
+            return TuneSearcher, ()  # Tune stores a copy that is never read
 
     return Suggestions(metric=None, mode=None)
 
@@ -218,7 +229,7 @@ def _tune_callback(recorder: Recorder) -> Any:
             lines = str(trial.get_error() or "its worker died").strip().splitlines()
             recorder.trial_ended([(config, {"status": Status.FAILED, "reason": lines[-1]})])
 
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
+        def __reduce__(self) -> tuple[Any, ...]:
+            return tune.Callback, ()
 
     return Events()

@@ -36,13 +36,13 @@ FLOAT_TOLERANCE = 1e-3
 QUANTIZED_TOLERANCE: Mapping[tuple[int, int], float] = {
     (32, 32): FLOAT_TOLERANCE,
     (16, 32): 0.02,
-    (8, 32): 0.15,
-    (8, 8): 0.35,
+    (8, 32): 0.1,
+    (8, 8): 0.2,
     (4, 32): 1.0,
     (4, 8): 1.0,
 }
-"""The same after quantization by (weight_bits, activation_bits). Rounding moves the outputs of a
-healthy file by a third to a tenth of this; a wrong scale moves them by more."""
+"""The same after quantization, by (weight_bits, activation_bits). Measured on healthy files of
+`cnn`: .001 at 16 bits, .006 to .012 at W8A32, .006 to .018 at W8A8, .12 to .33 at 4 bits."""
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,7 @@ class Trial:
             with self.phase("build"):
                 self.training = self.start_training()
         if self.training.epoch == self.prune_after:
-            with self.phase("prune"):
-                self.report.pruning = self.prune(self.training.model)
-                self.training.replace_parameters()
+            self.prune_in_training(self.training)
         progress = self.train_epoch(self.training, self.report.forecast)
         if self.training.epoch < self.config.epochs:
             return progress, []
@@ -159,13 +157,20 @@ class Trial:
         return Training(self.config, self.build(), self.data, device=device)
 
     def prune(self, model: torch.nn.Module) -> dict[str, Any] | None:
-        """Prune a model in place and say what went; the epochs after it are its fine-tuning."""
+        """Prune a model in place and say what went; None if nothing is to go."""
         if self.config.pruning_method == "none":
             return None
         example = torch.from_numpy(self.data.normalised(self.data.val.images[:2]))
         example = example.to(next(model.parameters()).device)
         prune = PRUNING[self.config.pruning_method]
         return asdict(prune(model, self.config.pruning_ratio, example=example))
+
+    def prune_in_training(self, training: Training) -> None:
+        """Prune the network under training; the epochs that follow are its fine-tuning."""
+        with self.phase("prune"):
+            self.report.pruning = self.prune(training.model)
+            if self.report.pruning:
+                training.replace_parameters()
 
     def train_epoch(self, training: Training, forecast: Forecast) -> Progress:
         """Train one epoch and evaluate the model in memory on the validation images."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ class ParetoFront:
     """What a study found, with enough about the rest to judge it."""
 
     rows: tuple[ResultRow, ...]
-    """The front's members, best in the first objective first. Of rows whose losses are all equal
-    it has the one with the lowest latency."""
+    """The front's members, best in the first objective first. Differences within the tolerance of
+    an objective are ties: a model is not on the front for a latency that is lower by noise."""
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
     hypervolume: float
@@ -44,10 +43,10 @@ class ParetoFront:
         """Select the front among rows of any status."""
         measured = [row for row in rows if row.status == Status.MEASURED]
         feasible = [row for row in measured if not broken(row.metrics, constraints)]
-        # Of equal rows the first is kept.
-        feasible.sort(key=lambda row: row.metrics.get("latency_ms", math.inf))
         table = losses([row.metrics for row in feasible], objectives)
-        members = [i for i, on in enumerate(pareto.nondominated(table)) if on]
+        tolerances = [objective.tolerance for objective in objectives]
+        on_front = pareto.nondominated_beyond(table, tolerances=tolerances)
+        members = [i for i, on in enumerate(on_front) if on]
         members.sort(key=lambda i: tuple(table[i]))
         counts = Counter(row.status for row in rows)
         return cls(

@@ -6,6 +6,8 @@ front and adds no volume.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,6 +32,35 @@ def nondominated(losses: ArrayLike, /, *, keep_ties: bool = False) -> NDArray[np
     mask = np.zeros(len(points), dtype=bool)
     if measured.any():
         mask[measured] = moocore.is_nondominated(points[measured], keep_weakly=keep_ties)
+    return mask
+
+
+def nondominated_beyond(losses: ArrayLike, /, *, tolerances: Sequence[float]) -> NDArray[np.bool_]:
+    """Tell which rows stay when differences within a tolerance are ties.
+
+    A row goes if one that stays is nowhere worse by more than the tolerance, and better by more
+    than the tolerance somewhere. That relation is not transitive, so rows are judged in order:
+    best first in the objectives without tolerance, then in the others; of rows that tie in
+    everything the first stays.
+
+    Args:
+        losses: shape (n, m).
+        tolerances: one per objective, 0 for an exact one.
+
+    Returns:
+        Mask of shape (n,); all false for rows with a NaN.
+
+    >>> nondominated_beyond([[0.1, 0.500], [0.2, 0.499], [0.2, 0.3]], tolerances=[0, 0.01])
+    array([ True, False,  True])
+    """
+    points, measured = _checked(losses)
+    slack = np.asarray(tolerances, dtype=np.float64)
+    columns = sorted(range(points.shape[1]), key=lambda j: -slack[j])
+    mask = np.zeros(len(points), dtype=bool)
+    for i in np.lexsort([points[:, j] for j in columns]):
+        kept = points[mask]
+        worse = (kept > points[i] + slack).any(axis=1)
+        mask[i] = measured[i] and worse.all()
     return mask
 
 

@@ -25,11 +25,13 @@ class TrialContract:
     """Inherit, and give the fixture `config`."""
 
     @pytest.fixture(scope="class")
-    def data_config(self) -> DataConfig:
+    @classmethod
+    def data_config(cls) -> DataConfig:
         return DataConfig(name="digits")
 
     @pytest.fixture(scope="class")
-    def settings(self, tmp_path_factory, data_config) -> TrialSettings:
+    @classmethod
+    def settings(cls, tmp_path_factory, data_config) -> TrialSettings:
         return TrialSettings(
             data=data_config,
             deploy=DeployConfig(),
@@ -38,7 +40,8 @@ class TrialContract:
         )
 
     @pytest.fixture(scope="class")
-    def ended(self, config, settings):
+    @classmethod
+    def ended(cls, config, settings):
         return run(config, settings)
 
     def test_ends_measured_with_every_metric(self, ended):

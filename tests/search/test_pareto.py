@@ -137,3 +137,31 @@ def test_doctests():
     import doctest
 
     assert doctest.testmod(pareto).failed == 0
+
+
+# --- ties ------------------------------------------------------------------------------------
+
+
+@given(points=tables(), slack=st.floats(0, 0.3))
+def test_every_row_that_goes_ties_with_or_loses_to_one_that_stays(points, slack):
+    tolerances = np.array([0.0] * (points.shape[1] - 1) + [slack])
+    kept = pareto.nondominated_beyond(points, tolerances=tolerances)
+    for row in points[~kept]:
+        assert (points[kept] <= row + tolerances).all(axis=1).any()
+
+
+@given(points=tables())
+def test_without_tolerance_it_is_the_plain_front(points):
+    kept = pareto.nondominated_beyond(points, tolerances=[0.0] * points.shape[1])
+    plain = pareto.nondominated(points)
+    assert {tuple(row) for row in points[kept]} == {tuple(row) for row in points[plain]}
+    assert kept.sum() == plain.sum()
+
+
+def test_a_latency_that_is_lower_by_noise_is_no_reason_to_stay():
+    smaller_and_as_fast = [0.1, 0.2, 0.501]
+    larger = [0.1, 0.3, 0.5]
+    clearly_faster = [0.1, 0.4, 0.4]
+    table = [larger, smaller_and_as_fast, clearly_faster]
+    kept = pareto.nondominated_beyond(table, tolerances=[0, 0, 0.01])
+    assert kept.tolist() == [False, True, True]
