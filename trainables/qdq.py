@@ -51,7 +51,8 @@ class Uint8:
     def of(cls, seen: Range) -> Uint8:
         """Spread 0..255 over a range that contains 0, so that 0 is exact."""
         low, high = seen
-        scale = np.float32(max((high - low) / 255, 1e-8))
+        # Where nothing was seen but 0 any scale does; products of scales must stay normal floats.
+        scale = np.float32((high - low) / 255 if high - low > 1e-20 else 1.0)
         return cls(scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255)))
 
 
