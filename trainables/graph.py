@@ -164,7 +164,7 @@ def fold_batch_norm(graph: Graph) -> None:
         by_row = factor.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
         name = layer.input[1]
         if len(readers[name]) > 1:  # other layers share the weights
-            name += norm.name
+            name += norm.output[0]
         weights = graph.constant(name, weight * by_row)
         biases = graph.constant(f"{name}.bias", bias.astype(np.float32))
         layer.input[:] = [layer.input[0], weights, biases]

@@ -68,7 +68,8 @@ def run_integer(graph: Graph, calibration: NDArray[np.float32], *, bits: int) ->
     sources = {tensor: source for tensor, source in sources.items() if source in ranges}
     parameters = {tensor: Uint8.of(ranges[source]) for tensor, source in sources.items()}
     for layer, layer_bits in zip(found, stored_bits(found, bits), strict=True):
-        _quantize_layer(graph, layer, layer_bits, parameters[layer.input].scale)
+        if layer.input in parameters:  # not where it reads a constant or the model's output
+            _quantize_layer(graph, layer, layer_bits, parameters[layer.input].scale)
     _insert_pairs(graph, sources, parameters)
 
 
@@ -118,7 +119,7 @@ def _source(tensor: str, writers: dict[str, NodeProto]) -> str:
 
 
 def _quantize_layer(graph: Graph, layer: Layer, bits: int, input_scale: np.float32) -> None:
-    name = layer.node.name
+    name = layer.node.output[0]
     bias = graph.array(layer.bias) if layer.bias else None
     # The bias becomes int32 in steps of input_scale * scale: tiny weights must leave it room.
     least = 0.0 if bias is None else np.abs(bias) / (input_scale * 2.0**30)

@@ -260,6 +260,25 @@ def test_integers_are_as_accurate_as_those_of_the_runtimes_own_tool(cnn, calibra
     assert np.square(ours - expected).mean() < 1.2 * np.square(theirs - expected).mean()
 
 
+@pytest.mark.parametrize("clamp", [nn.ReLU, nn.ReLU6])
+def test_a_clamp_that_cuts_off_is_part_of_the_integer_convolution(calibration, clamp):
+    model = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 16, 3), clamp(), nn.Conv2d(16, 16, 3), clamp(), nn.AdaptiveAvgPool2d(1)
+        )
+    )
+    for layer in (model[0], model[2]):
+        layer.weight.data *= 20  # most outputs are beyond 6
+    model = nn.Sequential(model, nn.Flatten(), nn.Linear(16, CLASSES))
+    proto = export_float(model, channels=3, image_size=SIZE)
+    quantized = under(proto, (8, 8), calibration)
+    executed = executed_operators(serialise(quantized, {}))
+    assert executed["QLinearConv"] == 2
+    assert not {"Conv", "Relu", "Clip"} & set(executed)
+    expected, got = run(proto, calibration), run(quantized, calibration)
+    assert np.abs(expected - got).max() < 0.05 * np.abs(expected).max()
+
+
 class Mixed(nn.Module):
     """What has no integer operator between what has: every border between the two."""
 
@@ -393,6 +412,17 @@ def test_weights_of_two_layers_are_stored_once(calibration):
         np.testing.assert_allclose(run(quantized, calibration), expected, atol=tolerance)
         if pair == (8, 32):
             assert len(stored(quantized, TensorProto.INT8)) == 1
+
+
+def test_nodes_need_no_names(cnn, calibration):
+    nameless = onnx.ModelProto()
+    nameless.CopyFrom(cnn)
+    for node in nameless.graph.node:
+        node.name = ""
+    for pair in QUANTIZED:
+        expected = run(under(cnn, pair, calibration), calibration)
+        got = run(under(nameless, pair, calibration), calibration)
+        np.testing.assert_array_equal(got, expected)
 
 
 def test_an_old_graph_is_told_which_opset_is_needed(cnn, calibration):
