@@ -30,13 +30,16 @@ class Recorder:
     study: Study
     rows: list[ResultRow]
     observers: Sequence[SweepObserver]
+    told: Sequence[ResultRow] = ()
+    """Rows of other studies that the searcher learns from; they are no rows of this study."""
     hopeless: str = ""
     curves: dict[str, list[Progress]] = field(default_factory=dict)
     started_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.searcher: Searcher = make_searcher(self.spec)
-        for row in self.rows:
+        own = {row.trial_id for row in self.rows}
+        for row in (*(row for row in self.told if row.trial_id not in own), *self.rows):
             self.searcher.tell(row)
 
     @property
@@ -117,7 +120,7 @@ class Recorder:
         )
 
     def _only_one_cause(self) -> bool:
-        rows = self.rows
+        rows = [row for row in self.rows if row.origin != "copied"]
         return (
             len(rows) >= HOPELESS_FAILURES
             and all(row.status is Status.FAILED for row in rows)

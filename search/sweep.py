@@ -55,11 +55,21 @@ class SweepOutcome:
     interrupted: bool
 
 
-def run_sweep(spec: SweepSpec, *, observers: Sequence[SweepObserver] = ()) -> SweepOutcome:
+def run_sweep(
+    spec: SweepSpec,
+    *,
+    observers: Sequence[SweepObserver] = (),
+    told: Sequence[ResultRow] = (),
+) -> SweepOutcome:
     """Run a sweep, or go on with the study of the same name in the same storage.
 
     Rows that the study already has are not computed again. Ctrl-C (KeyboardInterrupt) ends the
     sweep with all finished rows kept.
+
+    Args:
+        spec: the sweep.
+        observers: hear of what happens.
+        told: rows of other studies that the searcher learns from; their trials are not repeated.
 
     Raises:
         StudyError: the study was made with a spec whose numbers cannot be compared.
@@ -67,7 +77,7 @@ def run_sweep(spec: SweepSpec, *, observers: Sequence[SweepObserver] = ()) -> Sw
         SweepError: every trial fails for the same cause.
     """
     study = Study.create(spec)
-    recorder = Recorder(spec, study, list(study.rows()), observers)
+    recorder = Recorder(spec, study, list(study.rows()), observers, told)
     interrupted = False
     try:
         recorder.start()
