@@ -1,0 +1,216 @@
+"""A sweep every night: each a new study that starts from what earlier nights found.
+
+```
+<storage>/<name>-nights/
+├── <name>-2026-11-23/                   a study
+└── <name>-2026-11-24/                   a study, with the best models of earlier nights in it
+    └── comparison.json                  what changed since the night before
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from search.errors import SpecError, StudyError
+from search.front.compare import Comparison, compare, comparison_text
+from search.front.front import ParetoFront
+from search.observer import SweepObserver
+from search.spec import SweepSpec
+from search.study import storage
+from search.study.rows import ResultRow
+from search.study.study import Study
+from search.sweep import SweepOutcome, run_sweep
+from trainables.contract import Status
+from trainables.data import load_data
+
+COMPARISON_FILE = "comparison.json"
+KEPT_NIGHTS = 14
+"""Two weeks: enough to see a trend, and all that the searcher learns from."""
+MAX_NAME = 52
+"""A study's name has at most 63 characters; a night adds its date."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """What one night left behind."""
+
+    outcome: SweepOutcome
+    told: int
+    """Rows of earlier nights that the searcher learnt from."""
+    comparison: Comparison | None
+    """With the latest earlier night; None if there is none, or the night was interrupted."""
+    removed: tuple[str, ...]
+    """Studies that were older than the kept nights."""
+
+
+def nights_folder(spec: SweepSpec) -> str:
+    """Give where the nights of a sweep are."""
+    return f"{spec.storage.rstrip('/')}/{spec.name}-nights"
+
+
+def night_spec(spec: SweepSpec, night: date) -> SweepSpec:
+    """Give the sweep of one night: the same, in a study of its own.
+
+    Raises:
+        SpecError: the name leaves no room for a date.
+    """
+    if len(spec.name) > MAX_NAME:
+        raise SpecError(f"name: has {len(spec.name)} characters; allowed at night: {MAX_NAME}")
+    name = f"{spec.name}-{night.isoformat()}"
+    return spec.model_copy(update={"storage": nights_folder(spec), "name": name})
+
+
+def run_night(
+    spec: SweepSpec,
+    night: date,
+    *,
+    keep: int = KEPT_NIGHTS,
+    observers: Sequence[SweepObserver] = (),
+) -> Night:
+    """Run the sweep of one night, or go on with it; then compare it and remove old nights.
+
+    The searcher is told all rows of kept nights that were measured on the same data, model and
+    deploy settings, and the best of those models are copied into the new study: its front is
+    never worse for having started anew.
+
+    Args:
+        spec: the sweep; every night spends its whole number of trials.
+        night: names the study.
+        keep: nights, this one included, whose studies are kept.
+        observers: hear of what happens.
+
+    Raises:
+        SearchError: as `run_sweep`.
+    """
+    tonight = night_spec(spec, night)
+    earlier = list(_earlier_nights(spec, night))
+    found = _matching_rows(tonight, earlier)
+    study = Study.create(tonight)
+    _copy_front(tonight, study, found)
+    rows = [row for row, _ in found.values()]
+    outcome = run_sweep(tonight, observers=observers, told=rows)
+    if outcome.interrupted:
+        return Night(outcome, len(rows), None, ())
+    comparison = _compare_with_latest(earlier, outcome.front)
+    if comparison:
+        _write(study, comparison)
+    return Night(outcome, len(rows), comparison, tuple(_remove_old(spec, night, keep)))
+
+
+def read_comparison(spec: SweepSpec, night: date) -> dict[str, Any] | None:
+    """Read what a night found to have changed; None if it had nothing to compare with.
+
+    Raises:
+        StudyError: the night has no study.
+        StorageError: the storage refused.
+    """
+    study = Study.open(night_spec(spec, night).study_location)
+    path = storage.join(study.location, COMPARISON_FILE)
+    if not storage.exists(path):
+        return None
+    found: dict[str, Any] = json.loads(storage.read(path))
+    return found
+
+
+# --- earlier nights ------------------------------------------------------------------------------
+
+
+def _earlier_nights(spec: SweepSpec, night: date) -> Iterator[Study]:
+    """Give the studies of earlier nights, the latest first."""
+    folder = storage.absolute(nights_folder(spec))
+    for name in reversed(storage.list_names(folder)):
+        day = _date_of(spec, name)
+        if day and day < night and _is_study(folder, name):
+            yield Study(storage.join(folder, name))
+
+
+def _date_of(spec: SweepSpec, name: str) -> date | None:
+    prefix, day = name[:-10], name[-10:]
+    if prefix != f"{spec.name}-" or not re.fullmatch(r"\d{4}-\d{2}-\d{2}", day):
+        return None
+    try:
+        return date.fromisoformat(day)
+    except ValueError:
+        return None
+
+
+def _is_study(folder: str, name: str) -> bool:
+    try:
+        Study.open(storage.join(folder, name))
+    except StudyError:
+        return False
+    return True
+
+
+def _matching_rows(
+    spec: SweepSpec, earlier: Sequence[Study]
+) -> dict[str, tuple[ResultRow, Study]]:
+    """Give the rows that count tonight, by trial id, each with its study; the latest wins."""
+    found: dict[str, tuple[ResultRow, Study]] = {}
+    fingerprint = load_data(spec.data).fingerprint if earlier else ""
+    for study in earlier:
+        rows = study.rows()
+        if not _same_settings(study.spec(), spec) or not _same_data(rows, fingerprint):
+            continue
+        for row in rows:
+            # What failed once may work now.
+            if row.status != Status.FAILED and spec.space.contains(row.config):
+                found.setdefault(row.trial_id, (row, study))
+    return found
+
+
+def _same_settings(then: SweepSpec, now: SweepSpec) -> bool:
+    return (then.data, then.model, then.deploy) == (now.data, now.model, now.deploy)
+
+
+def _same_data(rows: Sequence[ResultRow], fingerprint: str) -> bool:
+    seen = {row.environment.get("data_fingerprint", fingerprint) for row in rows}
+    return seen <= {fingerprint}
+
+
+def _copy_front(spec: SweepSpec, study: Study, found: dict[str, tuple[ResultRow, Study]]) -> None:
+    """Copy the best models of earlier nights, with their files, into tonight's study."""
+    here = {row.trial_id for row in study.rows()}
+    rows = [row for row, source in found.values() if row.artifact and _has_file(row, source)]
+    front = ParetoFront.of(rows, spec.objective_list, spec.constraint_list)
+    for number, row in enumerate(front.rows, start=1):
+        if row.trial_id in here:
+            continue
+        source = found[row.trial_id][1]
+        # The file first: a row says that its file is there.
+        storage.write_whole(study.artifact_path(row), storage.read(source.artifact_path(row)))
+        study.write_row(row.model_copy(update={"origin": "copied", "number": number}))
+
+
+def _has_file(row: ResultRow, study: Study) -> bool:
+    return storage.exists(study.artifact_path(row))
+
+
+# --- the end of a night --------------------------------------------------------------------------
+
+
+def _compare_with_latest(earlier: Sequence[Study], now: ParetoFront) -> Comparison | None:
+    for study in earlier:
+        spec, rows = study.spec(), study.rows()
+        if rows:
+            then = ParetoFront.of(rows, spec.objective_list, spec.constraint_list)
+            return compare(then, now)
+    return None
+
+
+def _write(study: Study, comparison: Comparison) -> None:
+    record = {**comparison.to_dict(), "text": comparison_text(comparison)}
+    content = json.dumps(record, indent=1).encode()
+    storage.write_whole(storage.join(study.location, COMPARISON_FILE), content)
+
+
+def _remove_old(spec: SweepSpec, night: date, keep: int) -> Iterator[str]:
+    for study in list(_earlier_nights(spec, night))[max(keep - 1, 0) :]:
+        storage.remove_folder(study.location)
+        yield study.location
