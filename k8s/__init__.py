@@ -1,1 +1,1 @@
-"""Where a sweep runs: Kubernetes manifests, client, submitting and scheduling."""
+"""Where a sweep runs: objects for KubeRay, sending them, watching them, scheduling nights."""

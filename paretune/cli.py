@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from paretune import k8s_cli
 from paretune.interrupts import Interrupts
+from paretune.nightly_cli import nightly
 from paretune.results import export_data, front, select
 from paretune.sweeps import INTERRUPTED, say_interrupted, show, view_of
 from search.errors import SearchError, SweepError
@@ -18,6 +20,7 @@ from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
 
 if TYPE_CHECKING:
+    from k8s.spec import ClusterSweep
     from search.spec import SweepSpec
 
 app = typer.Typer(
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command and exit: the entry point of the console script.
 
     Exit codes: 0 done; 1 no feasible model, or the sweep failed; 2 bad input or usage; 3 the
-    storage refused; 130 interrupted.
+    storage or the cluster refused; 130 interrupted.
     """
     try:
         app(arguments, prog_name="paretune")
@@ -84,7 +87,7 @@ def check(file: SweepFile) -> None:
     from search.preflight import preflight
 
     spec = _sweep(file)
-    notes = preflight(spec)
+    notes = preflight(spec, elsewhere=spec.cluster is not None) + _cluster_notes(spec)
     typer.echo(spec.to_yaml().rstrip())
     # Comments, so that the output as a whole is a sweep file again.
     typer.echo(f"\n# {_size_text(spec)}")
@@ -135,14 +138,23 @@ def run(
         raise SweepError("the sweep ended without a feasible model")
 
 
-def _sweep(file: Path, trials: int | None = None) -> SweepSpec:
-    from search.spec_file import load_sweep
+def _sweep(file: Path, trials: int | None = None) -> ClusterSweep:
+    from k8s.spec import load_cluster_sweep
 
-    spec = load_sweep(file)
+    spec = load_cluster_sweep(file)
     if trials is not None:
         search = spec.search.model_copy(update={"trials": trials})
         spec = spec.model_copy(update={"search": search})
     return spec
+
+
+def _cluster_notes(spec: ClusterSweep) -> list[str]:
+    from k8s.spec import check_cluster, trial_slots
+
+    if spec.cluster is None:
+        return []
+    check_cluster(spec, spec.cluster)
+    return [f"on the cluster: up to {trial_slots(spec, spec.cluster)} trials at a time"]
 
 
 def _size_text(spec: SweepSpec) -> str:
@@ -162,6 +174,11 @@ def _plan_text(spec: SweepSpec) -> str:
         f"{spec.max_concurrent} at a time"
     )
 
+
+# --- every night, and on a cluster: see nightly_cli.py and k8s_cli.py ----------------------------
+
+app.command()(nightly)
+app.add_typer(k8s_cli.app, name="k8s")
 
 # --- results: see results.py ---------------------------------------------------------------------
 

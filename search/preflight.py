@@ -18,17 +18,18 @@ PER_EPOCH = [name for name in METRICS if name in {field.name for field in fields
 """Metrics that a trial reports after each epoch."""
 
 
-def preflight(spec: SweepSpec) -> list[str]:
+def preflight(spec: SweepSpec, *, elsewhere: bool = False) -> list[str]:
     """Check a sweep against this machine; give notes on what is allowed but worth knowing.
 
     Neither torch nor ray is imported, and no foreign code is run. What depends on the machine
-    is checked only where trials run on this one, so not if RAY_ADDRESS names a cluster.
+    is checked only where trials run on this one: not `elsewhere`, nor if RAY_ADDRESS names a
+    cluster.
 
     Raises:
         SpecError: with one line `key: what is wrong; allowed: ...` per mistake.
     """
     mistakes = [*_search_mistakes(spec), *_model_mistakes(spec)]
-    if not os.environ.get("RAY_ADDRESS"):
+    if not elsewhere and not os.environ.get("RAY_ADDRESS"):
         mistakes += [*_data_mistakes(spec), *_machine_mistakes(spec)]
     if mistakes:
         raise SpecError("\n".join(mistakes))

@@ -130,12 +130,12 @@ def _annotation(root: type[SweepSpec], path: KeyPath) -> Any:
     """Give the type of what stands at a path; None if there is no such key."""
     kind: Any = root
     for key in path:
-        parts = [part for part in get_args(kind) if part is not type(None)]
-        if len(parts) < len(get_args(kind)):  # a section that may be left out
-            kind = parts[0]
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             field = kind.model_fields.get(str(key))
             kind = field.annotation if field else None
         else:  # a value of a mapping, an item of a list
             kind = get_args(kind)[-1] if get_args(kind) else None
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        if len(parts) == 1 < len(get_args(kind)):  # a section that may be left out
+            kind = parts[0]
     return kind
