@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -209,14 +210,20 @@ def canonical_ratio(widths: list[int], ratio: float) -> float:
     The kept channels change only at the breakpoints where `width * (1 - ratio) / ROUND_TO` crosses
     a half; between two of them every ratio gives the same network, and the middle stands for all.
     """
-    kept = [kept_channels(w, ratio) for w in widths]
-    if kept == widths:
+    kept = tuple(kept_channels(w, ratio) for w in widths)
+    if kept == tuple(widths):
         return 0.0
+    # Rounding can put `ratio` exactly on an edge; then it stands for itself.
+    return _ratio_by_channels(tuple(widths)).get(kept, ratio)
+
+
+@lru_cache(maxsize=4096)
+def _ratio_by_channels(widths: tuple[int, ...]) -> dict[tuple[int, ...], float]:
+    """Give a ratio for every set of kept channels. Searchers ask for thousands of them."""
     breaks = {0.0, 1.0}
     for w in set(widths):
         breaks |= {1 - (k + 0.5) * ROUND_TO / w for k in range(1, w // ROUND_TO + 1)}
     edges = sorted(b for b in breaks if 0 <= b <= 1)
     middles = [round((low + high) / 2, 6) for low, high in pairwise(edges) if high - low > 1e-9]
-    same = [m for m in middles if [kept_channels(w, m) for w in widths] == kept]
-    # Rounding can put `ratio` exactly on an edge; then it stands for itself.
-    return same[0] if same else ratio
+    # The lowest ratio comes last, so that it is the one that stays.
+    return {tuple(kept_channels(w, m) for w in widths): m for m in reversed(middles)}
