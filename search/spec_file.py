@@ -13,6 +13,7 @@ from search.errors import SpecError
 from search.mistakes import KeyPath, explain, unknown_key
 from search.spec import SweepSpec
 from search.yaml_text import YamlDocument, YamlError, load_yaml
+from trainables.storage import locate
 
 Kind = TypeVar("Kind", bound=SweepSpec)
 
@@ -58,9 +59,8 @@ def _read(name: str) -> bytes:
     """Give the file's content, at most one byte more than is allowed."""
     try:
         if "://" in name:
-            import fsspec
-
-            with fsspec.open(name, "rb") as file:
+            fs, inner = locate(name)
+            with fs.open(inner, "rb") as file:
                 content = bytes(file.read(MAX_FILE_BYTES + 1))
         else:
             with Path(name).expanduser().open("rb") as file:

@@ -6,13 +6,12 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trainables import storage
 from trainables.config import DeployConfig, TrialConfig
 from trainables.contract import Forecast, Measurement
 from trainables.data import ImageData, Split
@@ -108,15 +107,8 @@ def forecast_file(
 
 def write_and_read_back(file: bytes, location: str) -> bytes:
     """Store the file whole and give what the storage now holds."""
-    fs, path = fsspec.core.url_to_fs(location)
-    if "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        temporary = Path(f"{path}.part")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(file)
-        temporary.replace(path)
-    else:
-        fs.pipe_file(path, file)
-    return bytes(fs.cat_file(path))
+    storage.patiently(lambda: storage.write_whole(location, file))
+    return storage.patiently(lambda: storage.read(location))
 
 
 def measure_file(

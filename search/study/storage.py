@@ -6,21 +6,20 @@ driver) becomes a StorageError that says what was tried and where.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import secrets
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from fsspec.core import url_to_fs
 
 from search.errors import StorageError
+from trainables import storage as files
+from trainables.storage import locate
 
 _BEING_WRITTEN = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 """Temporary names of `write_whole`: a reader must not take them for files of the study."""
+READS_AT_ONCE = 16
+"""From an object store: one read takes tens of milliseconds, nearly all of it waiting."""
 
 
 def absolute(location: str) -> str:
@@ -35,22 +34,22 @@ def join(location: str, *names: str) -> str:
     return "/".join([location.rstrip("/"), *names])
 
 
-def write_whole(path: str, content: bytes) -> None:
+def write_whole(path: str, content: bytes, *, patience_seconds: float = 0.0) -> None:
     """Write a file so that a reader, also after a crash, sees all of it or nothing.
 
     In a folder: a temporary name beside it, synced, then renamed. In an object store: one put,
     which is atomic there. Missing folders are made.
 
+    Args:
+        path: where to.
+        content: all of it.
+        patience_seconds: how long to try again while the storage refuses for a passing reason.
+
     Raises:
         StorageError: the storage refused.
     """
     with _refusals("write", path):
-        fs, inner = url_to_fs(path)
-        if _is_local(fs):
-            _replace(Path(inner), content)
-        else:
-            fs.makedirs(inner.rpartition("/")[0], exist_ok=True)
-            fs.pipe_file(inner, content)
+        files.patiently(lambda: files.write_whole(path, content), seconds=patience_seconds)
 
 
 def read(path: str) -> bytes:
@@ -60,21 +59,24 @@ def read(path: str) -> bytes:
         StorageError: there is no such file, or the storage refused.
     """
     with _refusals("read", path):
-        fs, inner = url_to_fs(path)
-        return bytes(fs.cat_file(inner))
+        return files.read(path)
 
 
 def read_several(folder: str, names: Sequence[str]) -> dict[str, bytes | None]:
-    """Read files of one folder at once (object stores: side by side); None for unreadable ones."""
+    """Read files of one folder, several at a time; None for unreadable ones."""
     with _refusals("read", folder):
-        fs, inner = url_to_fs(folder)
-        paths = {join(inner, name): name for name in names}
-        found = fs.cat(list(paths), on_error="return") if paths else {}
-    by_name = {path.rpartition("/")[2]: content for path, content in found.items()}
-    return {
-        name: bytes(by_name[name]) if isinstance(by_name.get(name), bytes) else None
-        for name in names
-    }
+        fs, inner = locate(folder)
+
+    def content(name: str) -> bytes | None:
+        try:
+            return bytes(fs.cat_file(join(inner, name)))
+        except Exception:  # every store's driver has its own for a file it cannot give
+            return None
+
+    if files.is_local(fs):  # threads only get in each other's way
+        return {name: content(name) for name in names}
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        return dict(zip(names, pool.map(content, names), strict=True))
 
 
 def list_names(folder: str) -> list[str]:
@@ -86,7 +88,7 @@ def list_names(folder: str) -> list[str]:
         StorageError: the storage refused.
     """
     with _refusals("list", folder):
-        fs, inner = url_to_fs(folder)
+        fs, inner = locate(folder)
         # Object stores remember listings; other writers may have added files since.
         fs.invalidate_cache(inner)
         try:
@@ -104,9 +106,7 @@ def remove(path: str) -> None:
         StorageError: the storage refused.
     """
     with _refusals("remove", path):
-        fs, inner = url_to_fs(path)
-        with suppress(FileNotFoundError):
-            fs.rm_file(inner)
+        files.remove(path)
 
 
 def remove_folder(folder: str) -> None:
@@ -116,7 +116,7 @@ def remove_folder(folder: str) -> None:
         StorageError: the storage refused.
     """
     with _refusals("remove the folder", folder):
-        fs, inner = url_to_fs(folder)
+        fs, inner = locate(folder)
         with suppress(FileNotFoundError):
             fs.rm(inner, recursive=True)
 
@@ -128,7 +128,7 @@ def exists(path: str) -> bool:
         StorageError: the storage refused.
     """
     with _refusals("look at", path):
-        fs, inner = url_to_fs(path)
+        fs, inner = locate(path)
         fs.invalidate_cache(inner.rpartition("/")[0])
         return bool(fs.exists(inner))
 
@@ -140,41 +140,11 @@ def make_folder(folder: str) -> None:
         StorageError: the storage refused.
     """
     with _refusals("make the folder", folder):
-        fs, inner = url_to_fs(folder)
+        fs, inner = locate(folder)
         fs.makedirs(inner, exist_ok=True)
 
 
 # --- inside --------------------------------------------------------------------------------------
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Without it a power cut can undo the rename. Some file systems cannot; then there is no more
-    # to be done.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 @contextmanager
@@ -185,29 +155,4 @@ def _refusals(action: str, path: str) -> Iterator[None]:
         raise
     # Every store's driver has exceptions of its own, and not all of them are OSErrors.
     except Exception as error:
-        raise StorageError(f"cannot {action} {path}: {_reason(error)}") from error
-
-
-_REASONS = {
-    errno.ENOENT: "there is no such file or folder",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "the file system is read-only",
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.ENOTDIR: "a part of the path is a file, not a folder",
-    errno.EISDIR: "it is a folder, not a file",
-    errno.ENAMETOOLONG: "the name is too long",
-}
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in _REASONS:
-        return _REASONS[error.errno]
-    if isinstance(error, PermissionError):
-        return f"permission denied ({error})"
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file or folder"
-    if isinstance(error, ImportError):
-        return f"this kind of storage needs a package that is not installed ({error})"
-    return str(error) or type(error).__name__
+        raise StorageError(f"cannot {action} {path}: {files.refusal(error)}") from error
