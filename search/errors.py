@@ -4,6 +4,7 @@ SearchError
 ├── SpecError     2  the sweep file, or a value given on the command line, is not usable
 ├── StudyError    2  a study folder is missing, foreign, or does not fit the sweep file
 ├── StorageError  3  the storage refused (permission, disk full, unreachable)
+├── LeaseError    3  another driver writes the study
 └── SweepError    1  the sweep could not go on, or ended without a feasible model
 """
 
@@ -28,6 +29,12 @@ class StudyError(SearchError):
 
 class StorageError(SearchError):
     """The storage refused."""
+
+    exit_code = 3
+
+
+class LeaseError(SearchError):
+    """Another driver writes the study."""
 
     exit_code = 3
 

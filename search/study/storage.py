@@ -79,7 +79,7 @@ def read_several(folder: str, names: Sequence[str]) -> dict[str, bytes | None]:
         return dict(zip(names, pool.map(content, names), strict=True))
 
 
-def list_names(folder: str) -> list[str]:
+def list_names(folder: str, *, patience_seconds: float = 0.0) -> list[str]:
     """Give the sorted names in a folder, without those that are still being written.
 
     A folder that does not exist is empty: object stores cannot tell the two apart.
@@ -92,7 +92,7 @@ def list_names(folder: str) -> list[str]:
         # Object stores remember listings; other writers may have added files since.
         fs.invalidate_cache(inner)
         try:
-            paths = fs.ls(inner, detail=False)
+            paths = files.patiently(lambda: fs.ls(inner, detail=False), seconds=patience_seconds)
         except FileNotFoundError:
             return []
     names = (path.rstrip("/").rpartition("/")[2] for path in paths)
