@@ -7,7 +7,10 @@ trial goes on. The metric lives in the scheduler: Tune itself is given none.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 
 class StopOptions(Protocol):
@@ -19,7 +22,7 @@ class StopOptions(Protocol):
 
     @property
     def metric(self) -> str:
-        """What is compared between trials."""
+        """What `asha` compares between trials."""
 
     @property
     def direction(self) -> Literal["min", "max"]:
@@ -32,3 +35,45 @@ class StopOptions(Protocol):
     @property
     def reduction_factor(self) -> int:
         """Of n trials at a rung, about n / reduction_factor go on."""
+
+    @property
+    def keep_front(self) -> bool:
+        """Whether `pareto_asha` stops no trial that none dominates."""
+
+    @property
+    def brackets(self) -> int:
+        """In how many groups trials are, of which group b is not judged at the first b rungs."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a deployable model must keep on one metric."""
+
+    name: str
+    low: float = -math.inf
+    high: float = math.inf
+    fixed: bool = False
+    """Whether the metric's value is the same from the first epoch to the last."""
+
+    def violation(self, value: float) -> float:
+        """Give by how much a value breaks the bound, as a share of the bound; 0 if it keeps it."""
+        if value > self.high:
+            return (value - self.high) / max(abs(self.high), 1e-12)
+        if value < self.low:
+            return (self.low - value) / max(abs(self.low), 1e-12)
+        return 0.0
+
+
+def _tune_id(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What the trials of a sweep are good for."""
+
+    losses: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
+    """By metric name, from a value to a minimised loss; the first objective first."""
+    bounds: tuple[Bound, ...] = ()
+    name: Callable[[Any], str] = _tune_id
+    """Gives the name of a Tune trial that reasons should mention."""

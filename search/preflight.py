@@ -132,7 +132,7 @@ def _space_notes(spec: SweepSpec) -> list[str]:
 
 def _sweep_notes(spec: SweepSpec) -> list[str]:
     notes = []
-    if spec.stop.method == "asha" and spec.stop.grace_epochs >= spec.space.max_epochs:
+    if spec.stop.method != "none" and spec.stop.grace_epochs >= spec.space.max_epochs:
         notes.append(
             f"stop.grace_epochs {spec.stop.grace_epochs} is not below the epochs of any trial "
             f"({spec.space.max_epochs}), so none will be stopped"

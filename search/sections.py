@@ -104,8 +104,9 @@ class StopSpec(Section):
     """When to end a trial before its last epoch."""
 
     method: str = "none"
-    """`none`: every trial runs all its epochs. `asha`: from rung to rung only the best go on. None
-    is the default because a rule on one metric loses models that are good in the others."""
+    """`none`: every trial runs all its epochs. `asha`: from rung to rung only the best in one
+    metric go on, which loses models that are good in the others. `pareto_asha`: the best in all
+    objectives together, or in the first one. None is the default because it loses nothing."""
     metric: str = "accuracy"
     """What asha compares, in the metric's own direction."""
     grace_epochs: int = Field(default=1, ge=1)
@@ -113,6 +114,12 @@ class StopSpec(Section):
     reduction_factor: int = Field(default=3, ge=2)
     """Of n trials at a rung n / reduction_factor go on, reduction_factor times as long. The
     default lies between 2 and 4, the values used by Li et al. (arXiv:1810.05934)."""
+    keep_front: bool = False
+    """Whether `pareto_asha` stops no trial that none dominates: keeps more of the front, at the
+    cost of more epochs."""
+    brackets: int = Field(default=1, ge=1)
+    """Groups of trials for `pareto_asha`; the trials of group b pass the first b rungs unjudged,
+    against early rungs that say little. 1: all are judged at every rung."""
 
     @field_validator("method")
     @classmethod

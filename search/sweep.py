@@ -18,12 +18,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from schedulers import make_scheduler
+from schedulers import stop_reason
 from search.errors import SweepError
 from search.front.front import ParetoFront
 from search.observer import SweepObserver
 from search.recorder import Recorder
 from search.spec import SweepSpec
+from search.stopping import scheduler_of
 from search.study.rows import ResultRow
 from search.study.study import Study
 from trainables.config import TrialConfig
@@ -107,6 +108,7 @@ def _run_trials(recorder: Recorder) -> None:
     from trainables.trial import TuneTrial
 
     spec = recorder.spec
+    scheduler = scheduler_of(spec, recorder.rows)
     with _ray(), TemporaryDirectory(prefix="paretune-") as scratch:
         trainable = tune.with_resources(
             tune.with_parameters(TuneTrial, settings=_settings(recorder)),
@@ -116,7 +118,7 @@ def _run_trials(recorder: Recorder) -> None:
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=_tune_searcher(recorder),
-                scheduler=make_scheduler(spec.stop, max_epochs=spec.space.max_epochs),
+                scheduler=scheduler,
                 num_samples=recorder.remaining,
                 max_concurrent_trials=spec.max_concurrent,
                 reuse_actors=True,
@@ -125,7 +127,7 @@ def _run_trials(recorder: Recorder) -> None:
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[_tune_callback(recorder)],
+                callbacks=[_tune_callback(recorder, scheduler)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
@@ -203,7 +205,7 @@ def _tune_searcher(recorder: Recorder) -> Any:
     return Suggestions(metric=None, mode=None)
 
 
-def _tune_callback(recorder: Recorder) -> Any:
+def _tune_callback(recorder: Recorder, scheduler: Any) -> Any:
     from ray import tune
 
     names = [f.name for f in fields(Progress)]
@@ -231,7 +233,8 @@ def _tune_callback(recorder: Recorder) -> Any:
                 recorder.trial_ended([(TrialConfig.model_validate(c), r) for c, r in pairs])
             else:
                 epoch = result.get("training_iteration", 0)
-                reason = f"{recorder.spec.stop.method}: stopped after epoch {epoch}"
+                why = stop_reason(scheduler, config.trial_id) or f"stopped after epoch {epoch}"
+                reason = f"{recorder.spec.stop.method}: {why}"
                 recorder.trial_ended([(config, {"status": Status.STOPPED, "reason": reason})])
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:

@@ -7,7 +7,8 @@ from itertools import count
 import pytest
 from ray.tune.result import DEFAULT_METRIC
 
-from schedulers import make_scheduler
+from schedulers import make_scheduler, replay
+from schedulers.contract import Goals
 
 STOP, CONTINUE = "STOP", "CONTINUE"
 EPOCHS = 9
@@ -23,6 +24,8 @@ class Options:
     direction: str = "max"
     grace_epochs: int = 1
     reduction_factor: int = 3
+    keep_front: bool = False
+    brackets: int = 1
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Race:
     """Trials that report to one scheduler, as Tune would let them."""
 
     def __init__(self, options: Options, max_epochs: int = EPOCHS):
-        self.scheduler = make_scheduler(options, max_epochs=max_epochs)
+        sign = -1 if options.direction == "max" else 1
+        goals = Goals(losses={options.metric: lambda value: sign * value})
+        self.scheduler = make_scheduler(options, max_epochs=max_epochs, goals=goals)
         self.metric = options.metric
         # Tune calls it with what TuneConfig has: nothing.
         assert self.scheduler.set_search_properties(None, None)
@@ -147,6 +152,17 @@ class StoppingContract(SchedulerContract):
         race.survivors([math.nan, math.inf] * 10, 1)
         assert race.survivors([0.2], 1) == [0.2]
         assert race.survivors([0.1], 1) == []
+
+    def test_a_fresh_one_decides_as_the_old_one_did_once_it_heard_the_same(self, options):
+        values = [(37 * i) % 90 / 90 for i in range(90)]
+        old, new = Race(options), Race(options)
+        old.survivors(values[:60], 1)
+        for value in values[:60]:
+            trial = FakeTrial(f"trial{next(_ids)}")
+            replay(new.scheduler, trial.trial_id, {}, [new.result(1, value)])
+        assert new.survivors(values[60:], 1) == old.survivors(values[60:], 1)
+        assert new.survivors([0.0], 1) == []
+        assert Race(options).survivors([0.0], 1) == [0.0]
 
     def test_at_the_last_epoch_a_trial_ends(self, options):
         race = Race(options)

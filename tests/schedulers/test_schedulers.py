@@ -47,8 +47,14 @@ class TestAsha(StoppingContract):
         assert stopping == [2, 4, 8]
 
 
+class TestParetoAsha(StoppingContract):
+    @pytest.fixture
+    def method(self):
+        return "pareto_asha"
+
+
 def test_every_scheduler_is_under_contract():
-    assert SCHEDULERS.keys() == {"none", "asha"}
+    assert SCHEDULERS.keys() == {"none", "asha", "pareto_asha"}
 
 
 def test_ray_is_imported_only_when_a_scheduler_is_made():

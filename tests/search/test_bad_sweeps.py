@@ -236,7 +236,7 @@ BAD = {
     "no trials": (section("search", "{trials: 0}"), "search.trials: got 0; allowed: a whole"),
     "unknown scheduler": (
         section("stop", "{method: hyperband}"),
-        "stop.method: got 'hyperband'; allowed: none or asha",
+        "stop.method: got 'hyperband'; allowed: none, asha or pareto_asha",
     ),
     "unknown stop metric": (
         section("stop", "{method: asha, metric: acuracy}"),

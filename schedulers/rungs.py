@@ -1,0 +1,178 @@
+"""Who goes on from a rung, judged by several objectives. Knows nothing of Ray.
+
+A rung is an epoch at which trials are compared. Of n trials there, about the best
+n / reduction_factor go on, by either of two orders: the Pareto order (fronts one after the other,
+each spread as an epsilon-net, as in Schmucker et al., arXiv:2106.12639), or the first objective
+alone. Either order by itself loses one end of the front.
+
+Shapes: n trials at a rung, m objectives, minimised.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def rung_epochs(grace_epochs: int, reduction_factor: int, max_epochs: int) -> list[int]:
+    """Give the epochs of the rungs: grace_epochs times powers of the factor, below the last epoch.
+
+    >>> rung_epochs(1, 3, 27), rung_epochs(2, 2, 9), rung_epochs(5, 3, 4)
+    ([1, 3, 9], [2, 4, 8], [])
+    """
+    epochs = []
+    epoch = grace_epochs
+    while epoch < max_epochs:
+        epochs.append(epoch)
+        epoch *= reduction_factor
+    return epochs
+
+
+@dataclass
+class Rung:
+    """The trials that reached one epoch."""
+
+    epoch: int
+    reduction_factor: int = 3
+    keep_front: bool = False
+    """Whether no trial is stopped that none dominates."""
+    names: list[str] = field(default_factory=list)
+    losses: list[tuple[float, ...]] = field(default_factory=list)
+    violations: list[float] = field(default_factory=list)
+
+    def enter(self, name: str, losses: tuple[float, ...], violation: float = 0.0) -> str:
+        """Note a trial and say why it stops here; nothing if it goes on.
+
+        Args:
+            name: of the trial; entering twice changes nothing.
+            losses: (m,) minimised; NaN where not known.
+            violation: by how much it breaks constraints, 0 if it breaks none.
+        """
+        if name not in self.names:
+            self.names.append(name)
+            self.losses.append(losses)
+            self.violations.append(violation)
+        return self.verdict(self.names.index(name))
+
+    def verdict(self, index: int) -> str:
+        """Say why the trial at a place stops, among all that have entered so far."""
+        losses, violations = np.array(self.losses, dtype=float), np.array(self.violations)
+        if not np.isfinite(losses[index]).all():
+            return f"rung {self.epoch}: not every objective is a number"
+        keep = math.ceil(len(losses) / self.reduction_factor)
+        by_front, front = places_by_front(losses, violations)
+        by_first = places_by_first(losses, violations, by_front)
+        if by_first[index] < keep or by_front[index] < keep:
+            return ""
+        if self.keep_front and front[index] == 0:
+            return ""
+        return (
+            f"rung {self.epoch}: rank {by_front[index] + 1} of {len(losses)}, "
+            f"{self._rival(losses, violations, index)}"
+        )
+
+    def _rival(
+        self, losses: NDArray[np.float64], violations: NDArray[np.float64], index: int
+    ) -> str:
+        """Say which trial, the best by the first objective, stands before this one."""
+        own = losses[index]
+        if violations[index] > 0:
+            return "breaks a constraint"
+        dominating = (losses <= own).all(axis=1) & (losses < own).any(axis=1) & (violations <= 0)
+        if dominating.any():
+            best = min(np.flatnonzero(dominating), key=lambda i: tuple(losses[i]))
+            return f"dominated by {self.names[best]}"
+        return "on the front, which is crowded here"
+
+
+def places_by_first(
+    losses: ArrayLike, violations: ArrayLike, by_front: ArrayLike, /
+) -> NDArray[np.int64]:
+    """Count for each trial those that are better: in the first objective, feasible before others.
+
+    Args:
+        losses: (n, m); a row with a NaN comes after all others.
+        violations: (n,) by how much constraints are broken, 0 if none is.
+        by_front: (n,) places that decide where the first objective ties.
+
+    Returns:
+        Places (n,) from 0; ties in both share the better place.
+
+    >>> places_by_first([[0.3], [0.1], [0.1], [0.0]], [0, 0, 0, 1], [2, 0, 0, 3])
+    array([2, 0, 0, 3])
+    """
+    points, broken = np.asarray(losses, dtype=float), np.asarray(violations, dtype=float)
+    unknown = ~np.isfinite(points).all(axis=1)
+    first = np.where(unknown, 0.0, points[:, 0])
+    return _places(np.column_stack([unknown, broken, first, by_front]))
+
+
+def places_by_front(
+    losses: ArrayLike, violations: ArrayLike, /
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count for each trial those before it: on better fronts, or earlier in its front's net.
+
+    Feasible trials come first, then infeasible ones by violation, then those with a NaN.
+
+    Args:
+        losses: (n, m).
+        violations: (n,) by how much constraints are broken, 0 if none is.
+
+    Returns:
+        Places (n,) from 0, equal rows share the better one; and the number of each row's front.
+
+    >>> places, fronts = places_by_front([[0, 4], [1, 3], [4, 0], [4, 4]], [0, 0, 0, 0])
+    >>> places, fronts
+    (array([0, 2, 1, 3]), array([0, 0, 0, 1]))
+    """
+    points, broken = np.asarray(losses, dtype=float), np.asarray(violations, dtype=float)
+    unknown = ~np.isfinite(points).all(axis=1)
+    feasible = ~unknown & (broken <= 0)
+    fronts = np.zeros(len(points), dtype=np.int64)
+    net = np.zeros(len(points), dtype=np.int64)
+    if feasible.any():
+        fronts[feasible] = moocore.pareto_rank(points[feasible])
+        for front in range(int(fronts[feasible].max()) + 1):
+            rows = np.flatnonzero(feasible & (fronts == front))
+            net[rows] = net_places(points[rows])
+    behind = int(fronts[feasible].max()) + 1 if feasible.any() else 0
+    fronts[~feasible] = behind + _places(np.column_stack([unknown, broken])[~feasible])
+    return _places(np.column_stack([fronts, net])), fronts
+
+
+def net_places(points: ArrayLike, /) -> NDArray[np.int64]:
+    """Order the trials of one front so that every prefix is spread over it: an epsilon-net.
+
+    The best of the first objective comes first, then always the trial farthest from those before.
+
+    Args:
+        points: (n, m), n >= 1; each objective counts by its range.
+
+    Returns:
+        Places (n,) from 0; equal rows share one. They do not depend on the order of the rows.
+
+    >>> net_places([[0.0, 4.0], [1.0, 3.0], [4.0, 0.0], [2.0, 2.0]])
+    array([0, 3, 1, 2])
+    """
+    rows, back = np.unique(np.asarray(points, dtype=float), axis=0, return_inverse=True)
+    span = np.ptp(rows, axis=0)
+    scaled = (rows - rows.min(axis=0)) / np.where(span > 0, span, 1.0)
+    places = np.zeros(len(rows), dtype=np.int64)
+    distance = np.full(len(rows), np.inf)
+    chosen = 0  # rows are sorted: the best in the first objective
+    for place in range(len(rows)):
+        places[chosen] = place
+        distance = np.minimum(distance, np.linalg.norm(scaled - scaled[chosen], axis=1))
+        distance[chosen] = -1.0
+        chosen = int(np.argmax(distance))
+    return places[back.reshape(-1)]
+
+
+def _places(keys: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count for each row the rows that are lower, columns compared from the left."""
+    _, back, counts = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - counts)[back.reshape(-1)]

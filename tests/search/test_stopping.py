@@ -1,0 +1,74 @@
+"""A sweep's scheduler: its goals, its memory of earlier runs, its reasons in the rows."""
+
+from types import SimpleNamespace
+
+import pytest
+from made_rows import made_row
+
+from paretune import load_sweep, run_sweep
+from schedulers import stop_reason
+from search.stopping import goals, scheduler_of
+from trainables.config import TrialConfig
+from trainables.contract import Status
+
+SWEEP = """
+name: stopped
+storage: {storage}
+data: {{name: digits}}
+space:
+  learning_rate: {{log_uniform: [0.001, 0.2]}}
+  batch_size: 128
+  epochs: 4
+  width: [4, 8]
+  depth: [1, 2]
+search: {{method: random, trials: 8}}
+stop: {{method: pareto_asha}}
+objectives: {{accuracy: max, size_bytes: min}}
+constraints: {{size_bytes: {{max: 1MB}}, accuracy: {{min: 0.5}}}}
+resources: {{max_concurrent: 2}}
+"""
+
+
+@pytest.fixture
+def spec(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(SWEEP.format(storage=tmp_path))
+    return load_sweep(path)
+
+
+def curve(*accuracies):
+    return [{"epoch": float(e), "accuracy": a} for e, a in enumerate(accuracies, 1)]
+
+
+def test_goals_are_those_of_the_sweep(spec):
+    found = goals(spec)
+    assert list(found.losses) == ["accuracy", "size_bytes"]
+    assert found.losses["accuracy"](0.9) < found.losses["accuracy"](0.8)
+    assert found.losses["size_bytes"](1e4) < found.losses["size_bytes"](1e5)
+    size, accuracy = found.bounds
+    assert (size.high, size.fixed) == (1e6, True)
+    assert (accuracy.low, accuracy.fixed) == (0.5, False)
+
+
+def test_a_new_scheduler_compares_with_the_trials_of_earlier_runs(spec):
+    rows = [made_row(i, 0.9, 1e4, curve=curve(0.8, 0.85, 0.9)) for i in range(3)]
+    trial = SimpleNamespace(trial_id="x", config=TrialConfig(seed=9).model_dump())
+    bad = {"training_iteration": 1, "accuracy": 0.3, "size_bytes": 2e4}
+    assert scheduler_of(spec, []).on_trial_result(None, trial, bad) == "CONTINUE"
+    remembering = scheduler_of(spec, rows)
+    assert remembering.on_trial_result(None, trial, bad) == "STOP"
+    reason = stop_reason(remembering, TrialConfig(seed=9).trial_id)
+    assert reason == f"rung 1: rank 4 of 4, dominated by {rows[0].trial_id}"
+
+
+@pytest.mark.slow
+def test_rows_of_stopped_trials_say_why(spec):
+    rows = run_sweep(spec).rows
+    stopped = [row for row in rows if row.status is Status.STOPPED]
+    assert stopped
+    names = {row.trial_id for row in rows}
+    for row in stopped:
+        method, rung, why = row.reason.split(": ")
+        assert (method, rung) in {("pareto_asha", "rung 1"), ("pareto_asha", "rung 3")}
+        assert why.split(" ")[-1] in {*names, "constraint", "here"}
+        assert len(row.curve) == row.epochs_trained == int(rung.split(" ")[1])
