@@ -155,6 +155,9 @@ class TrialReport:
     """Versions, device, CPU flags and data fingerprint."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds by phase."""
+    resumed_from: list[int] = field(default_factory=list)
+    """Epochs after which the trial went on from a checkpoint, because a worker, a node or the
+    driver was lost."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give nested plain dicts, ready for JSON."""

@@ -6,7 +6,8 @@ TrialError
 ├── PruningError       filters cannot be removed from the model as asked
 ├── ExportError        the model cannot be written as ONNX, or quantized
 ├── DisagreementError  the written file does not answer like the model it came from
-└── DivergedError      the loss is no longer finite
+├── DivergedError      the loss is no longer finite
+└── StorageRefusedError  the model file cannot be stored: no fault of the trial
 """
 
 
@@ -36,3 +37,7 @@ class DisagreementError(TrialError):
 
 class DivergedError(TrialError):
     """The training loss is no longer finite."""
+
+
+class StorageRefusedError(TrialError):
+    """The model file cannot be stored: no fault of the trial."""

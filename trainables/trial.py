@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from ray import tune
 
+from trainables import storage
 from trainables.artifact import (
     CALIBRATION_IMAGES,
     TrainedNetwork,
@@ -30,13 +31,14 @@ from trainables.artifact import (
     write_and_read_back,
 )
 from trainables.config import DataConfig, DeployConfig, TrialConfig
-from trainables.contract import Forecast, Progress, Status, TrialReport
+from trainables.contract import Forecast, Latency, Progress, Status, TrialReport
 from trainables.data import load_data
-from trainables.errors import DivergedError, TrialError
+from trainables.errors import DivergedError, StorageRefusedError, TrialError
 from trainables.export import count_parameters
 from trainables.measure import environment
 from trainables.models import build_model
 from trainables.prune import PRUNING
+from trainables.running import RunningFile
 from trainables.train import Training
 
 log = logging.getLogger("paretune")
@@ -55,6 +57,8 @@ class TrialSettings:
     """Folder for the artifacts: any fsspec location that every node reaches."""
     bounds: dict[str, tuple[float, float]]
     """Hard (low, high) by metric name, for metrics that the forecast knows."""
+    running_location: str | None = None
+    """Folder for checkpoints of trials under way; None: a trial that is lost begins again."""
     sibling_bits: tuple[tuple[int, int], ...] = ()
     """(weight_bits, activation_bits) under which each trained network is measured as well."""
     threads: int = 1
@@ -81,6 +85,8 @@ class Trial:
         self.skipped_steps = 0
         self.train_seconds = 0.0
         self.training: Training | None = None
+        self.curve: list[Progress] = []
+        self.running = RunningFile(settings.running_location, config.trial_id)
         with self.phase("load"):
             self.data = _data(settings.data)
 
@@ -91,19 +97,29 @@ class Trial:
     def step(self) -> tuple[Progress | None, Ended]:
         """Run one epoch; give its progress (None if the trial never trained) and how it ended.
 
-        A trial's own fault ends the trial with a reason; it never raises.
+        A trial's own fault ends the trial with a reason.
+
+        Raises:
+            StorageRefusedError: the model file cannot be written; no trial's fault.
         """
         try:
             return self._step()
+        except StorageRefusedError:
+            raise
         except DivergedError as error:
             return None, self.end(Status.DIVERGED, str(error))
         except TrialError as error:
             return None, self.end(Status.FAILED, str(error))
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            self.training = None  # the next trial in this worker needs the memory
+            return None, self.end(Status.FAILED, out_of_memory(error, gpu=self.settings.gpu))
         except Exception as error:
             log.exception("trial %s failed", self.config.trial_id)
             return None, self.end(Status.FAILED, f"{type(error).__name__}: {error}")
 
     def _step(self) -> tuple[Progress | None, Ended]:
+        if self.training is None:
+            self.training = self.go_on()
         if self.training is None:
             with self.phase("forecast"):
                 self.report.forecast = self.forecast()
@@ -111,9 +127,13 @@ class Trial:
                 return None, self.end(Status.INFEASIBLE, reason)
             with self.phase("build"):
                 self.training = self.start_training()
+        if self.training.epoch >= self.config.epochs:
+            return None, self.finish(self.training)
         if self.training.epoch == self.prune_after:
             self.prune_in_training(self.training)
         progress = self.train_epoch(self.training, self.report.forecast)
+        self.curve.append(progress)
+        self.leave_checkpoint(self.training)
         if self.training.epoch < self.config.epochs:
             return progress, []
         return progress, self.finish(self.training)
@@ -123,6 +143,47 @@ class Trial:
         self.report.status, self.report.reason = status, reason
         self.report.environment = self.environment()
         return [(self.config, self.report)]
+
+    # --- going on elsewhere ----------------------------------------------------------------
+
+    def leave_checkpoint(self, training: Training) -> None:
+        """Leave in the study what another worker needs to go on bit for bit."""
+        report = asdict(self.report)
+        head = {
+            "config": self.config.model_dump(),
+            "curve": [asdict(progress) for progress in self.curve],
+            "report": {name: report[name] for name in KEPT_OF_REPORT},
+            "train_seconds": self.train_seconds,
+        }
+        with self.phase("checkpoint"):
+            self.running.save(head, training.state_dict)
+
+    def go_on(self) -> Training | None:
+        """Take up the trial where a lost worker or a dead driver left it; None if it is new."""
+        saved = self.running.load()
+        if saved is None:
+            return None
+        head, state = saved
+        with self.phase("build"):
+            training = self.start_training()
+            if head["report"]["pruning"]:
+                self.prune_in_training(training)  # for the shapes, which no weight decides
+            training.load_state_dict(state)
+        self.curve = [Progress(**progress) for progress in head["curve"]]
+        self.train_seconds = head["train_seconds"]
+        self._restore_report(head["report"], training.epoch)
+        return training
+
+    def _restore_report(self, kept: dict[str, Any], epoch: int) -> None:
+        seconds = self.report.seconds
+        for name in KEPT_OF_REPORT:
+            setattr(self.report, name, kept[name])
+        forecast = kept["forecast"]
+        self.report.forecast = Forecast(**forecast | {"latency": Latency(**forecast["latency"])})
+        for name, more in seconds.items():
+            self.report.seconds[name] = self.report.seconds.get(name, 0.0) + more
+        self.report.resumed_from.append(epoch)
+        self.skipped_steps = self.report.skipped_steps
 
     # --- forecast --------------------------------------------------------------------------
 
@@ -208,6 +269,8 @@ class Trial:
             report = self.report if own else replace(self.report, forecast=None, seconds={})
             try:
                 self.measure(config, network, report)
+            except StorageRefusedError:
+                raise
             except TrialError as error:
                 report.status, report.reason = Status.FAILED, str(error)
             ended.append((config, report))
@@ -228,7 +291,11 @@ class Trial:
         with phase(report, "write"):
             report.artifact = f"{config.trial_id}.onnx"
             location = f"{self.settings.artifacts_location}/{report.artifact}"
-            file = write_and_read_back(file, location)
+            try:
+                file = write_and_read_back(file, location)
+            except OSError as error:
+                text = f"cannot write {location}: {storage.refusal(error)}"
+                raise StorageRefusedError(text) from error
         with phase(report, "measure"):
             report.measurement = measure_file(
                 file,
@@ -247,6 +314,24 @@ class Trial:
         if self.settings.gpu:
             found["training_device"] = torch.cuda.get_device_name()
         return found
+
+
+KEPT_OF_REPORT = (
+    "forecast",
+    "epochs_trained",
+    "skipped_steps",
+    "pruning",
+    "seconds",
+    "resumed_from",
+)
+"""What of a report a checkpoint keeps: all that is known before the end."""
+
+
+def out_of_memory(error: BaseException, *, gpu: bool) -> str:
+    """Say what a trial lacked, and what helps."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    where = "GPU memory" if gpu else "memory"
+    return f"out of {where}: {lines[0]}; try a smaller batch_size or network"
 
 
 @contextmanager
@@ -281,8 +366,9 @@ def broken_bounds(forecast: Forecast, bounds: Mapping[str, tuple[float, float]])
 class TuneTrial(tune.Trainable):
     """Runs one `Trial` after the other in one worker process (Tune's `reuse_actors`).
 
-    A result has `training_iteration` (the epoch), the fields of `Progress`, and in the last one
-    `reports`: JSON of [config, report] pairs.
+    A result has `training_iteration` (the epoch) and the fields of `Progress`; the first one after
+    a fault `earlier`: JSON of the progress before; the last one `reports`: JSON of [config,
+    report] pairs, or `refused`: why the storage could not take the model file.
     """
 
     def setup(self, config: dict[str, Any], *, settings: TrialSettings) -> None:
@@ -291,17 +377,36 @@ class TuneTrial(tune.Trainable):
         for path in settings.import_paths:
             if path not in sys.path:
                 sys.path.insert(0, path)
-        self._trial = Trial(TrialConfig.model_validate(config), settings)
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Start the next trial in this worker."""
-        self._trial = Trial(TrialConfig.model_validate(new_config), self.settings)
+        self._begin(new_config)
         return True
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._config = TrialConfig.model_validate(config)
+        self._trial: Trial | None = None
 
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
-        progress, ended = self._trial.step()
-        result: dict[str, Any] = asdict(progress) if progress else {}
+        first = self._trial is None
+        try:
+            # Here and not in `setup`, whose errors Tune takes for those of a worker: it would try
+            # again.
+            self._trial = self._trial or Trial(self._config, self.settings)
+            progress, ended = self._trial.step()
+        except StorageRefusedError as error:
+            return {"refused": str(error), "done": True}
+        except Exception as error:
+            report = TrialReport(Status.FAILED, f"{type(error).__name__}: {error}")
+            progress, ended = None, [(self._config, report)]
+        result: dict[str, Any] = {}
+        if progress:
+            result = asdict(progress) | {"training_iteration": progress.epoch}
+        if first and self._trial and self._trial.report.resumed_from:
+            earlier = self._trial.curve[: -1 if progress else None]
+            result["earlier"] = json.dumps([asdict(p) for p in earlier])
         if ended:
             result["reports"] = json.dumps([(c.model_dump(), r.to_dict()) for c, r in ended])
             result["done"] = True

@@ -1,11 +1,14 @@
 """What every trial must keep, whatever its model, pruning and bits."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from trainables import running
 from trainables.config import DataConfig, DeployConfig, TrialConfig
 from trainables.contract import METRICS, Status
 from trainables.data import load_data
@@ -78,3 +81,29 @@ class TrialContract:
         assert [p.loss for p in progress_again] == [p.loss for p in progress]
         first_file = Path(settings.artifacts_location) / report.artifact
         assert first_file.read_bytes() == (tmp_path / second.artifact).read_bytes()
+
+    def test_a_trial_that_is_lost_after_every_epoch_gives_the_same_file(
+        self, ended, config, settings, tmp_path, monkeypatch
+    ):
+        _, progress, [(_, report)] = ended
+        monkeypatch.setattr(running, "CHECKPOINT_SHARE", float("inf"))  # after every epoch
+        fragile = dataclasses.replace(
+            settings,
+            artifacts_location=f"{tmp_path}/artifacts",
+            running_location=f"{tmp_path}/running",
+        )
+        losses = []
+        for _ in range(config.epochs):
+            step, _ = Trial(config.canonical(), fragile).step()
+            losses.append(step.loss)
+        _, rest, [(_, last)] = run(config, fragile)
+        assert rest == []  # it was lost while it was measured, too
+        assert last.status is Status.MEASURED, last.reason
+        assert losses == [p.loss for p in progress]
+        assert last.resumed_from == list(range(1, config.epochs + 1))
+        assert last.epochs_trained == report.epochs_trained
+        assert json.dumps(last.pruning) == json.dumps(report.pruning)
+        first_file = Path(settings.artifacts_location) / report.artifact
+        assert (
+            first_file.read_bytes() == Path(f"{tmp_path}/artifacts/{last.artifact}").read_bytes()
+        )

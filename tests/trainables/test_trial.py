@@ -1,14 +1,19 @@
 """One trial from config to measured file."""
 
 import dataclasses
+import errno
 from pathlib import Path
 
 import pytest
+import torch
 
 from contracts.trial_contract import TrialContract, run
-from trainables import artifact
+from trainables import artifact, running
+from trainables import trial as trial_module
 from trainables.config import DataConfig, DeployConfig, TrialConfig
 from trainables.contract import Status
+from trainables.errors import StorageRefusedError
+from trainables.train import Training
 from trainables.trial import Trial, TrialSettings
 
 HERE = str(Path(__file__).parent)
@@ -133,3 +138,67 @@ def test_a_file_that_answers_differently_fails_with_the_reason(settings, monkeyp
     _, [(_, report)] = trial.step()
     assert report.status is Status.FAILED
     assert "differs from the model in memory" in report.reason
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [b"", b"torn", None])
+def test_a_trial_whose_checkpoint_is_unusable_begins_again(settings, tmp_path, damage, caplog):
+    fragile = dataclasses.replace(settings, running_location=str(tmp_path / "running"))
+    config = TrialConfig(model_args=SMALL, epochs=2).canonical()
+    Trial(config, fragile).step()
+    (left,) = (tmp_path / "running").iterdir()
+    left.write_bytes(left.read_bytes()[:-100] if damage is None else damage)
+    progress, _ = Trial(config, fragile).step()
+    assert progress.epoch == 1
+    assert "begins again" in caplog.text
+
+
+def test_a_trial_goes_on_without_checkpoints_where_the_storage_refuses(settings, tmp_path, caplog):
+    (tmp_path / "taken").write_text("a file, where a folder should be")
+    fragile = dataclasses.replace(settings, running_location=str(tmp_path / "taken"))
+    _, progress, [(_, report)] = run(TrialConfig(model_args=SMALL, epochs=2), fragile)
+    assert report.status is Status.MEASURED
+    assert len(progress) == 2
+    assert "no checkpoint" in caplog.text
+
+
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
+    file = running.RunningFile(str(tmp_path), "0123abcd")
+    now = [0.0]
+    monkeypatch.setattr(running.time, "monotonic", lambda: now[0])
+    saved = []
+
+    def save(location, head, state):
+        saved.append(now[0])
+        now[0] += 1.0
+
+    monkeypatch.setattr(running, "save_checkpoint", save)
+    for _ in range(100):
+        file.save({}, dict)
+        now[0] += 1.0
+    assert len(saved) == pytest.approx(running.CHECKPOINT_SHARE * 100, abs=1)
+
+
+def test_a_storage_that_cannot_take_the_model_is_not_the_trials_fault(settings, monkeypatch):
+    def full(file, location):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trial_module, "write_and_read_back", full)
+    with pytest.raises(StorageRefusedError, match=r"cannot write .*\.onnx: the disk is full"):
+        run(TrialConfig(model_args=SMALL, epochs=1), settings)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_too_little_memory_is_said_with_what_helps(settings, monkeypatch, error):
+    def train(self):
+        raise error("tried to allocate 20 GiB\nand more")
+
+    monkeypatch.setattr(Training, "train_epoch", train)
+    trial, _, [(_, report)] = run(TrialConfig(model_args=SMALL), settings)
+    assert report.status is Status.FAILED
+    assert report.reason == (
+        "out of memory: tried to allocate 20 GiB; try a smaller batch_size or network"
+    )
+    assert trial.training is None
