@@ -156,11 +156,12 @@ def _verdict(before: ResultRow | None, after: ResultRow | None, tolerance: float
 
 
 def _notes(then: Sequence[ResultRow], now: Sequence[ResultRow]) -> list[str]:
-    # Rows that were copied from an earlier study say where that one was measured.
+    # Rows that were copied from an earlier study say where that one was measured; on the same
+    # data, or they would not have been copied.
     own = [row for row in now if row.origin != "copied"]
     notes = []
-    for what, key in (("data", _data), ("device that measured", _device)):
-        before, after = ({str(key(row)) for row in rows} - {"None"} for rows in (then, own))
+    for what, key, later in (("data", _data, now), ("device that measured", _device, own)):
+        before, after = ({str(key(row)) for row in rows} - {"None"} for rows in (then, later))
         if before and after and not before & after:
             notes.append(f"another {what}: {_listed(before)} then, {_listed(after)} now")
     return notes

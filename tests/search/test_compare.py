@@ -69,12 +69,19 @@ def test_both_volumes_are_taken_on_the_later_reference_and_constraints():
     assert found.left[0].reason == "breaks size_bytes <= 1e+06"
 
 
-def test_other_data_are_noted_but_copied_rows_do_not_count():
+def test_other_data_are_noted():
     old = made_row(1, 0.9, 1000, 1.0, environment={"data_fingerprint": "aaaa"})
     new = made_row(2, 0.9, 900, 1.0, environment={"data_fingerprint": "bbbb"})
-    copied = old.model_copy(update={"origin": "copied"})
-    assert compare(front(old), front(new, copied)).notes == ("another data: aaaa then, bbbb now",)
+    assert compare(front(old), front(new)).notes == ("another data: aaaa then, bbbb now",)
     assert compare(front(old), front(old)).notes == ()
+
+
+def test_another_device_is_noted_but_copied_rows_do_not_count():
+    old = made_row(1, 0.9, 1000, 1.0, latency={"device": "old CPU"})
+    new = made_row(2, 0.8, 900, 1.0, latency={"device": "new CPU"})
+    copied = old.model_copy(update={"origin": "copied"})
+    note = "another device that measured: old CPU then, new CPU now"
+    assert compare(front(old), front(new, copied)).notes == (note,)
     assert compare(front(old), front(copied)).notes == ()
 
 
