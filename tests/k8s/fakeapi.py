@@ -107,6 +107,13 @@ class FakeKube:
             old = self._objects[key]
             return self._store(key, {**old, "status": {**old.get("status", {}), **status}}, old)
 
+    def set_finalizers(self, plural, name, finalizers, namespace="default"):
+        with self._changed:
+            key = (plural, namespace, name)
+            if old := self._objects.get(key):
+                meta = {**old["metadata"], "finalizers": finalizers}
+                self._store(key, {**old, "metadata": meta}, old)
+
     # --- requests ------------------------------------------------------------------------------
 
     def _answer(self, handler):
