@@ -70,7 +70,17 @@ ALL = ("example", "example-nightly", "rich", "rich-nightly")
 @pytest.mark.parametrize("which", ALL)
 def test_the_documents_are_those_that_were_reviewed(which, tmp_path):
     golden = HERE / "golden" / f"{which}.yaml"
-    assert to_yaml(documents(which, tmp_path)) == golden.read_text()
+    assert reviewed(documents(which, tmp_path)) == golden.read_text()
+
+
+def reviewed(manifests):
+    """Give the text of a golden file: all but the sweep file, whose defaults are tested elsewhere.
+
+    After a change on purpose: write this text into the file, and review the difference.
+    """
+    first, *others = manifests
+    assert list(first["data"]) == ["sweep.yaml"]
+    return to_yaml([{**first, "data": {"sweep.yaml": "# the sweep\n# as a file\n"}}, *others])
 
 
 @pytest.mark.parametrize("which", ALL)
