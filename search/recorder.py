@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any
 
 from search.observer import SweepObserver, SweepPlan
@@ -37,6 +39,7 @@ class Recorder:
     started_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._environment_noted = False
         self.searcher: Searcher = make_searcher(self.spec)
         own = {row.trial_id for row in self.rows}
         for row in (*(row for row in self.told if row.trial_id not in own), *self.rows):
@@ -81,12 +84,20 @@ class Recorder:
                 continue  # a sibling that was tried before as a trial of its own
             row = self._row(config, report, parent)
             self.study.write_row(row)
+            self._note_environment(row)
             self.rows.append(row)
             self.searcher.tell(row)
             for observer in self.observers:
                 observer.trial_ended(row)
         if self._only_one_cause():
             self.hopeless = self.rows[-1].reason
+
+    def _note_environment(self, row: ResultRow) -> None:
+        """Note once per run what the numbers are made with, and by which command."""
+        if row.environment and not self._environment_noted:
+            version = {"paretune": metadata.version("paretune"), "command": sys.argv}
+            self.study.write_environment({**version, **row.environment})
+            self._environment_noted = True
 
     def _row(self, config: TrialConfig, report: dict[str, Any], parent: str) -> ResultRow:
         own = config.trial_id == parent

@@ -87,6 +87,14 @@ def test_rows_are_whole_and_siblings_cost_no_training(study):
 
 
 @pytest.mark.slow
+def test_the_environment_of_the_run_is_noted(study):
+    noted = json.loads((study / "environment.json").read_text())
+    assert noted["onnxruntime"] == onnxruntime.__version__
+    assert noted["data_fingerprint"]
+    assert "run" in noted["command"]
+
+
+@pytest.mark.slow
 def test_only_front_members_keep_their_files(study):
     kept = {path.stem for path in (study / "artifacts").iterdir()}
     assert kept == {member["trial_id"] for member in front(study)}
