@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from k8s import pods
 from k8s.pods import Manifest, metadata
-from k8s.spec import ClusterSpec, WorkersSpec, trial_slots
+from k8s.spec import ClusterSpec, WorkersSpec
+from k8s.sweep import trial_slots
 from search.spec import SweepSpec
 
 ENTRYPOINT = f"paretune run {pods.SWEEP_FILE} --plain"

@@ -73,6 +73,8 @@ def ray_template(
     pod["serviceAccountName"] = cluster.service_account or f"{spec.name}-{component}"
     # The autoscaler in the head pod talks to the API server; nothing else needs to.
     pod["automountServiceAccountToken"] = head
+    # A pod is one Ray node: the autoscaler (v2) counts on a lost one to come back as another.
+    pod["restartPolicy"] = "Never"
     if head:
         container["volumeMounts"].append(
             {"name": "sweep", "mountPath": SWEEP_FOLDER, "readOnly": True}

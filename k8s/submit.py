@@ -14,8 +14,9 @@ from k8s.errors import NoCluster, ObjectRefused, SweepFailed
 from k8s.manifests import sweep_manifests, token_secret_name
 from k8s.pods import INSTANCE_LABEL, MANAGED_BY_LABEL, TOKEN_KEY, Manifest, metadata
 from k8s.schedule import Schedule, night_job, nightly_name, schedule_manifests
-from k8s.spec import ClusterSpec, ClusterSweep
+from k8s.spec import ClusterSpec
 from k8s.status import STOPPED, SweepProgress, SweepStatus, driver_log, observe, progress
+from k8s.sweep import ClusterSweep
 from search.errors import SpecError, SweepError
 
 POLL_SECONDS = 3.0

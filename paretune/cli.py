@@ -20,7 +20,7 @@ from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
 
 if TYPE_CHECKING:
-    from k8s.spec import ClusterSweep
+    from k8s.sweep import ClusterSweep
     from search.spec import SweepSpec
 
 app = typer.Typer(
@@ -139,7 +139,7 @@ def run(
 
 
 def _sweep(file: Path, trials: int | None = None) -> ClusterSweep:
-    from k8s.spec import load_cluster_sweep
+    from k8s.sweep import load_cluster_sweep
 
     spec = load_cluster_sweep(file)
     if trials is not None:
@@ -149,7 +149,7 @@ def _sweep(file: Path, trials: int | None = None) -> ClusterSweep:
 
 
 def _cluster_notes(spec: ClusterSweep) -> list[str]:
-    from k8s.spec import check_cluster, trial_slots
+    from k8s.sweep import check_cluster, trial_slots
 
     if spec.cluster is None:
         return []

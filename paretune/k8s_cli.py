@@ -12,8 +12,8 @@ from search.errors import SpecError
 if TYPE_CHECKING:
     from k8s.client import Cluster
     from k8s.schedule import Schedule
-    from k8s.spec import ClusterSweep
     from k8s.status import SweepStatus
+    from k8s.sweep import ClusterSweep
 
 app = typer.Typer(
     help="Run a sweep on a Kubernetes cluster with KubeRay, now or every night.",
@@ -223,8 +223,8 @@ def unschedule(sweep: Target, *, context: Context = None, namespace: Namespace =
 
 def _sweep(file: Path, namespace: str | None = None) -> ClusterSweep:
     from k8s.names import check_label
-    from k8s.spec import check_cluster, load_cluster_sweep
     from k8s.submit import cluster_section
+    from k8s.sweep import check_cluster, load_cluster_sweep
     from search.preflight import preflight
 
     spec = load_cluster_sweep(file)

@@ -13,7 +13,7 @@ import typer
 from search.errors import SpecError, SweepError
 
 if TYPE_CHECKING:
-    from k8s.spec import ClusterSweep
+    from k8s.sweep import ClusterSweep
     from search.nightly import Night
 
 
@@ -51,7 +51,7 @@ def nightly(
     Run again on the same date, it goes on with that night. Exit code 1: the pick of a device
     profile got worse, or there is no feasible model.
     """
-    from k8s.spec import load_cluster_sweep
+    from k8s.sweep import load_cluster_sweep
 
     spec = load_cluster_sweep(file)
     day = _day(night, time_zone)

@@ -3,7 +3,7 @@
 import yaml
 
 from k8s.client import Cluster
-from k8s.spec import load_cluster_sweep
+from k8s.sweep import load_cluster_sweep
 
 SWEEP = {
     "name": "digits",

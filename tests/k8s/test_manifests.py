@@ -14,7 +14,7 @@ from made_sweeps import made
 from k8s.manifests import ENTRYPOINT, on_cluster, ray_job, sweep_manifests
 from k8s.render import to_yaml
 from k8s.schedule import NIGHT_ENTRYPOINT, Schedule, night_job, schedule_manifests
-from k8s.spec import load_cluster_sweep
+from k8s.sweep import load_cluster_sweep
 from search.errors import SpecError
 from search.spec_file import load_sweep
 
