@@ -214,6 +214,10 @@ class PlainLines(_Watcher):
                 f"(+{self.front.hypervolume - before:.4f})"
             )
 
+    def trial_interrupted(self, trial_id: str, reason: str) -> None:
+        """Print why, and that it goes on."""
+        self._print(f"        {trial_id} goes on from its last checkpoint: {reason}", "yellow")
+
     def _line(self, row: ResultRow) -> str:
         total = "?" if self.plan is None or self.plan.trials is None else str(self.plan.trials)
         head = f"[{self.done:>{len(total)}}/{total}] {row.trial_id} {row.status.value:<8}"

@@ -38,6 +38,9 @@ class SweepObserver:
     def epoch_ended(self, trial_id: str, progress: Progress) -> None:
         """Hear of one epoch."""
 
+    def trial_interrupted(self, trial_id: str, reason: str) -> None:
+        """Hear that a trial lost its worker; it goes on in another from its last checkpoint."""
+
     def trial_ended(self, row: ResultRow) -> None:
         """Hear of a row, after it was written."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import Counter
@@ -16,12 +17,14 @@ from search.searchers import make_searcher
 from search.searchers.contract import Searcher
 from search.spec import SweepSpec
 from search.study.rows import ResultRow
-from search.study.study import Study
+from search.study.study import RunningTrial, Study
 from trainables.config import TrialConfig
 from trainables.contract import METRICS, Progress, Status
 
 HOPELESS_FAILURES = 5
 """If the first rows all failed for one cause, further trials would only repeat it."""
+_VARYING = re.compile(r"\b[0-9a-f]{8,}\b|\d+(\.\d+)?")
+"""Trial ids and numbers in a reason."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class Recorder:
     observers: Sequence[SweepObserver]
     told: Sequence[ResultRow] = ()
     """Rows of other studies that the searcher learns from; they are no rows of this study."""
+    left_running: Sequence[RunningTrial] = ()
+    """Trials that an earlier driver left under way."""
     hopeless: str = ""
     curves: dict[str, list[Progress]] = field(default_factory=dict)
     started_at: dict[str, float] = field(default_factory=dict)
@@ -41,9 +46,24 @@ class Recorder:
     def __post_init__(self) -> None:
         self._environment_noted = False
         self.searcher: Searcher = make_searcher(self.spec)
-        own = {row.trial_id for row in self.rows}
-        for row in (*(row for row in self.told if row.trial_id not in own), *self.rows):
+        self.known = {row.trial_id for row in self.rows}
+        for row in (*(row for row in self.told if row.trial_id not in self.known), *self.rows):
             self.searcher.tell(row)
+        self._causes = Counter(_cause(row) for row in self.rows if row.origin != "copied")
+        self._to_resume = self._take_up()
+        self._earlier = {trial.config.trial_id: trial.curve for trial in self._to_resume}
+
+    def _take_up(self) -> list[RunningTrial]:
+        """Give the trials to go on with; those that have a row, or that nobody wants, are gone."""
+        wanted = []
+        for trial in self.left_running:
+            trial_id = trial.config.trial_id
+            if trial_id in self.known or not self.spec.space.contains(trial.config):
+                self.study.remove_running(trial_id)
+            elif trial_id not in (row.trial_id for row in self.told):
+                self.searcher.adopt(trial.config)
+                wanted.append(trial)
+        return wanted
 
     @property
     def remaining(self) -> int:
@@ -63,43 +83,88 @@ class Recorder:
         for observer in self.observers:
             observer.sweep_started(plan)
 
-    def trial_started(self, config: TrialConfig) -> None:
-        """Note that a worker took a trial."""
-        self.started_at[config.trial_id] = time.monotonic()
-        self.curves[config.trial_id] = []
+    def ask(self) -> TrialConfig | None:
+        """Give the next trial, those left under way first; None ends the sweep."""
+        if self.hopeless:
+            return None
+        if self._to_resume:
+            return self._to_resume.pop(0).config
+        return self.searcher.ask()
+
+    def trial_started(self, config: TrialConfig) -> list[Progress]:
+        """Note that a worker took a trial; give what schedulers have not heard of it yet."""
+        trial_id = config.trial_id
+        earlier = self._earlier.pop(trial_id, [])
+        if trial_id not in self.started_at:  # else it goes on, after its worker was lost
+            self.started_at[trial_id] = time.monotonic()
+            self.curves[trial_id] = list(earlier)
+            for observer in self.observers:
+                observer.trial_started(trial_id, config)
+        return earlier
+
+    def trial_resumed(self, config: TrialConfig, earlier: Sequence[Progress]) -> None:
+        """Note from where a trial goes on: its epochs up to its last checkpoint."""
+        self.curves[config.trial_id] = list(earlier)
+
+    def trial_interrupted(self, config: TrialConfig, reason: str) -> None:
+        """Note that a trial lost its worker and will go on in another."""
         for observer in self.observers:
-            observer.trial_started(config.trial_id, config)
+            observer.trial_interrupted(config.trial_id, reason)
 
     def epoch_ended(self, config: TrialConfig, progress: Progress) -> None:
-        """Note one epoch of a trial."""
-        self.curves[config.trial_id].append(progress)
+        """Note one epoch of a trial; after a fault it may be one that was seen before."""
+        curve = self.curves[config.trial_id]
+        while curve and curve[-1].epoch >= progress.epoch:
+            curve.pop()
+        curve.append(progress)
         for observer in self.observers:
             observer.epoch_ended(config.trial_id, progress)
 
     def trial_ended(self, reports: Sequence[tuple[TrialConfig, dict[str, Any]]]) -> None:
         """Write and tell one row per report; the first is the trial's own."""
         parent = reports[0][0].trial_id
-        for config, report in reports:
-            if any(row.trial_id == config.trial_id for row in self.rows):
-                continue  # a sibling that was tried before as a trial of its own
-            row = self._row(config, report, parent)
+        # A sibling may have been tried before as a trial of its own. A trial that another measured
+        # as a sibling meanwhile is written again: it was asked for.
+        new = [
+            (config, report)
+            for config, report in reports
+            if config.trial_id not in self.known or config.trial_id == parent
+        ]
+        rows = [
+            self._row(c, report, parent, len(self.rows) + i)
+            for i, (c, report) in enumerate(new, 1)
+        ]
+        # The trial's own row is the last that is written: with it the trial is over.
+        for row in reversed(rows):
             self.study.write_row(row)
-            self._note_environment(row)
-            self.rows.append(row)
+        self.study.remove_running(parent)
+        self._note_environment(rows)
+        for row in rows:
+            self._keep(row)
+            self._causes[_cause(row)] += 1
             self.searcher.tell(row)
             for observer in self.observers:
                 observer.trial_ended(row)
         if self._only_one_cause():
             self.hopeless = self.rows[-1].reason
 
-    def _note_environment(self, row: ResultRow) -> None:
+    def _keep(self, row: ResultRow) -> None:
+        if row.trial_id in self.known:
+            self.rows = [other for other in self.rows if other.trial_id != row.trial_id]
+        self.known.add(row.trial_id)
+        self.rows.append(row)
+
+    def _note_environment(self, rows: Sequence[ResultRow]) -> None:
         """Note once per run what the numbers are made with, and by which command."""
-        if row.environment and not self._environment_noted:
+        found = next((row.environment for row in rows if row.environment), None)
+        if found and not self._environment_noted:
             version = {"paretune": metadata.version("paretune"), "command": sys.argv}
-            self.study.write_environment({**version, **row.environment})
+            self.study.write_environment({**version, **found})
             self._environment_noted = True
 
-    def _row(self, config: TrialConfig, report: dict[str, Any], parent: str) -> ResultRow:
+    def _row(
+        self, config: TrialConfig, report: dict[str, Any], parent: str, number: int
+    ) -> ResultRow:
         own = config.trial_id == parent
         curve = self.curves.pop(parent, []) if own else []
         measurement = report.get("measurement") or {}
@@ -108,7 +173,7 @@ class Recorder:
             seconds["wall"] = time.monotonic() - self.started_at.pop(parent, time.monotonic())
         return ResultRow(
             trial_id=config.trial_id,
-            number=len(self.rows) + 1,
+            number=number,
             status=Status(report["status"]),
             reason=report.get("reason", ""),
             config=config,
@@ -126,17 +191,21 @@ class Recorder:
             skipped_steps=report.get("skipped_steps", 0),
             curve=[_curve_point(p) for p in curve],
             environment=report.get("environment") or {},
+            resumed_from=report.get("resumed_from") or [],
             seconds=seconds,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def _only_one_cause(self) -> bool:
-        rows = [row for row in self.rows if row.origin != "copied"]
-        return (
-            len(rows) >= HOPELESS_FAILURES
-            and all(row.status is Status.FAILED for row in rows)
-            and len(Counter(row.reason for row in rows)) == 1
-        )
+        count = self._causes.total()
+        return count >= HOPELESS_FAILURES and len(self._causes) == 1 and "" not in self._causes
+
+
+def _cause(row: ResultRow) -> str:
+    """Give why a trial failed, without what differs from trial to trial; nothing if it did not."""
+    if row.status is not Status.FAILED:
+        return ""
+    return _VARYING.sub("#", row.reason) or "failed"
 
 
 def _metrics(report: dict[str, Any], curve: Sequence[Progress]) -> dict[str, float]:

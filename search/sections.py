@@ -175,6 +175,13 @@ class ResourcesSpec(Section):
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at once. Null: as many as the CPU cores of the driver's machine have room for."""
 
+    max_failures: int = Field(default=3, ge=0, le=1000)
+    """How often a trial that lost its worker or node goes on from its last checkpoint; preempted
+    nodes do not count. A trial's own errors are never repeated."""
+    trial_timeout_seconds: float | None = Field(default=3600.0, gt=0)
+    """A trial without progress for so long lost its worker: longer than an epoch, and than
+    measuring at its end. Null: it may hang for ever."""
+
     @field_validator("gpus_per_trial")
     @classmethod
     def _is_whole_above_one(cls, gpus: float) -> float:

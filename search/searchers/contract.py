@@ -62,6 +62,10 @@ class Searcher(ABC):
                 return config
         return None
 
+    def adopt(self, config: TrialConfig) -> None:
+        """Hear of a trial under way that was not asked for: an earlier run left it."""
+        self._known.add(config.trial_id)
+
     def tell(self, row: ResultRow) -> None:
         """Hear of a row: in any order, of earlier runs as well, of configs never asked for too."""
         self._known.add(row.trial_id)

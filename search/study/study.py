@@ -5,7 +5,9 @@
 ├── sweep.yaml         the sweep file as run, every default written out
 ├── environment.json   versions and machine of the latest run
 ├── rows/<trial_id>.json
-└── artifacts/<model files>
+├── running/<trial_id>.ckpt   trials under way: progress and last checkpoint
+├── artifacts/<model files>
+└── lease/             who writes the study
 ```
 
 Rows are the truth: everything else (searcher state, front, pick) is worked out from them.
@@ -15,8 +17,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 from pydantic import ValidationError
@@ -24,18 +26,32 @@ from pydantic import ValidationError
 from search.errors import SpecError, StudyError
 from search.study import storage
 from search.study.rows import ResultRow
+from trainables.checkpoint import read_head
+from trainables.config import TrialConfig
+from trainables.contract import Progress
+from trainables.running import checkpoint_name
+from trainables.storage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from search.spec import SweepSpec
 
 SPEC_FILE = "sweep.yaml"
 ENVIRONMENT_FILE = "environment.json"
+LEASE_FOLDER = "lease"
 COMPARABLE_KEYS = ("data", "model", "objectives", "deploy", "seed")
 """Parts of the sweep file that must not change within a study: the rows would no longer be
 comparable."""
 
 _TRIAL_ID = re.compile(r"[0-9a-f]{8}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class RunningTrial(NamedTuple):
+    """A trial that an earlier driver left under way."""
+
+    config: TrialConfig
+    curve: list[Progress]
+    """Up to its last checkpoint."""
 
 
 class Study:
@@ -45,6 +61,26 @@ class Study:
         self.location = storage.absolute(location)
         self.skipped_files: list[str] = []
         """Names in `rows/` that the latest `rows()` could not use: torn or foreign."""
+        self.fence: Callable[[], None] = lambda: None
+        """Called before a row is written; raises if another driver writes the study now."""
+
+    @classmethod
+    def check(cls, spec: SweepSpec) -> None:
+        """Make sure that the folder of a sweep is free, or a study to go on with.
+
+        Raises:
+            StudyError: the folder holds something else, or a study whose rows could not be
+                compared with the new ones.
+            StorageError: the storage refused.
+        """
+        study = cls(spec.study_location)
+        if storage.exists(study._path(SPEC_FILE)):
+            study._refuse_other_rows(spec)
+        elif names := set(storage.list_names(study.location)) - {LEASE_FOLDER}:
+            raise StudyError(
+                f"{study.location} is not empty ({', '.join(sorted(names)[:3])}, ...) and is not "
+                f"a study: it has no {SPEC_FILE}. Choose another `name` or `storage`."
+            )
 
     @classmethod
     def create(cls, spec: SweepSpec) -> Study:
@@ -55,14 +91,8 @@ class Study:
                 compared with the new ones.
             StorageError: the storage refused.
         """
+        cls.check(spec)
         study = cls(spec.study_location)
-        if storage.exists(study._path(SPEC_FILE)):
-            study._refuse_other_rows(spec)
-        elif names := storage.list_names(study.location):
-            raise StudyError(
-                f"{study.location} is not empty ({', '.join(names[:3])}, ...) and is not a study: "
-                f"it has no {SPEC_FILE}. Choose another `name` or `storage`."
-            )
         # The sweep file comes first: with it the folder is a study, whatever happens next.
         storage.write_whole(study._path(SPEC_FILE), spec.to_yaml().encode())
         storage.make_folder(study._path("rows"))
@@ -110,8 +140,40 @@ class Study:
         """Write one row whole, in place of an earlier one of the same trial."""
         if not _TRIAL_ID.fullmatch(row.trial_id):
             raise StudyError(f"a trial id is eight hexadecimal digits, got {row.trial_id!r}")
-        content = row.model_dump_json(indent=1).encode()
-        storage.write_whole(self._path("rows", f"{row.trial_id}.json"), content)
+        self.fence()
+        storage.write_whole(
+            self._path("rows", f"{row.trial_id}.json"),
+            row.model_dump_json(indent=1).encode(),
+            patience_seconds=PATIENCE_SECONDS,
+        )
+
+    # --- trials under way --------------------------------------------------------------------
+
+    @property
+    def running_location(self) -> str:
+        """Where trials under way leave checkpoints."""
+        return self._path("running")
+
+    @property
+    def lease_location(self) -> str:
+        """Where drivers claim the study."""
+        return self._path(LEASE_FOLDER)
+
+    def running(self) -> list[RunningTrial]:
+        """Give the trials that an earlier driver left under way, the furthest first.
+
+        Torn and foreign files are left out.
+        """
+        found = []
+        for name in storage.list_names(self.running_location):
+            trial = _running(storage.join(self.running_location, name))
+            if trial and name == checkpoint_name(trial.config.trial_id):
+                found.append(trial)
+        return sorted(found, key=lambda trial: -len(trial.curve))
+
+    def remove_running(self, trial_id: str) -> None:
+        """Remove the checkpoint of a trial that has its row."""
+        storage.remove(storage.join(self.running_location, checkpoint_name(trial_id)))
 
     # --- artifacts ---------------------------------------------------------------------------
 
@@ -170,6 +232,15 @@ class Study:
                 "compared with new ones:\n" + "\n".join(changes) + "\n"
                 "Give the sweep another `name`, or set these back."
             )
+
+
+def _running(location: str) -> RunningTrial | None:
+    try:
+        head = read_head(location) or {}
+        config = TrialConfig.model_validate(head["config"])
+        return RunningTrial(config, [Progress(**progress) for progress in head["curve"]])
+    except (OSError, ValueError, KeyError, TypeError):  # ValidationError is a ValueError
+        return None
 
 
 def _row(name: str, content: bytes | None) -> ResultRow | None:
