@@ -117,6 +117,7 @@ class Recorder:
         while curve and curve[-1].epoch >= progress.epoch:
             curve.pop()
         curve.append(progress)
+        self.searcher.hear(config, progress.epoch, progress.accuracy)
         for observer in self.observers:
             observer.epoch_ended(config.trial_id, progress)
 

@@ -85,14 +85,17 @@ class SearchSpec(Section):
     """What to try next."""
 
     method: str = "random"
-    """`random`: uniform over the space; `grid`: every combination. Random is the default because
-    it takes any space and any number of trials."""
+    """`ehvi`, `gp` and `tpe` learn from what was tried; `random`: uniform over the space; `grid`:
+    every combination. Random is the default because it takes any space and number of trials."""
     trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trainings in all, those of earlier runs of the study included; a small space ends before.
     Twenty are minutes for a small network, and show a front."""
     siblings: bool = True
     """Whether every trained network is measured under each pair of bits of the space as well: it
     costs a few per cent of a training."""
+    quasi_random: bool = False
+    """Whether `random` draws a Sobol sequence: points that leave smaller gaps than independent
+    draws. Off by default, as few trials in many dimensions gain nothing from it."""
 
     @field_validator("method")
     @classmethod

@@ -49,10 +49,17 @@ class Space:
 
     def sample(self, rng: np.random.Generator) -> TrialConfig:
         """Draw a canonical config: every dimension uniform on its axis, allowed bits only."""
-        while True:
-            point = self._decode(rng.random(self.coordinates))
-            if self._bits(point) in BITS_ON_CPU:
-                return self.config(point)
+        while (config := self.drawn(rng.random(self.coordinates))) is None:
+            pass
+        return config
+
+    def drawn(self, unit: NDArray[np.float64]) -> TrialConfig | None:
+        """Give the canonical config at coordinates (d,); None if its bits are not run.
+
+        Leaving those out keeps draws uniform over the pairs of bits that are run.
+        """
+        point = self._decode(unit)
+        return self.config(point) if self._bits(point) in BITS_ON_CPU else None
 
     def config(self, point: Point) -> TrialConfig:
         """Give the canonical config of a point; arguments that its model does not take go."""
@@ -161,6 +168,25 @@ class Space:
             point = min(self._with_allowed_bits(point), key=lambda p: self._distance(p, unit))
         return self.config(point)
 
+    def value(self, config: TrialConfig, name: str) -> Scalar:
+        """Give the value of a dimension in a config, the nearest one if it has another."""
+        return self._point(config)[name]
+
+    def active(self, config: TrialConfig) -> set[str]:
+        """Name the dimensions that matter to a config: a ratio does not where nothing is pruned.
+
+        A number does not matter if either end of its dimension means the same config. Choices
+        that are no numbers (methods) always count: they decide which others matter.
+        """
+        point = self._point(config)
+        meant = self.config(point)
+        return {
+            name
+            for name, d in self.dimensions.items()
+            if not _is_numeric(d)
+            or any(self.config({**point, name: end}) != meant for end in _ends(d))
+        }
+
     # --- points ----------------------------------------------------------------------------
 
     def _decode(self, unit: NDArray[np.float64]) -> dict[str, Scalar]:
@@ -205,6 +231,16 @@ class Space:
     def _all_bits(self) -> list[tuple[int, int]]:
         weights, activations = (map(int, self.values(name)) for name in _BITS)
         return list(product(weights, activations))
+
+
+def _is_numeric(dimension: Dimension) -> bool:
+    return isinstance(dimension, Range) or dimension.ordered
+
+
+def _ends(dimension: Dimension) -> tuple[Scalar, Scalar]:
+    if isinstance(dimension, Choice):
+        return dimension.values[0], dimension.values[-1]
+    return dimension.nearest(dimension.low), dimension.nearest(dimension.high)
 
 
 def bits_names(pairs: Iterable[tuple[int, int]]) -> str:

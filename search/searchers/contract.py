@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from search.study.rows import ResultRow
 
 
+class SearchSettings(Protocol):
+    """What a sweep file says of its search."""
+
+    @property
+    def method(self) -> str:
+        """A key of SEARCHERS."""
+
+    @property
+    def siblings(self) -> bool:
+        """Whether every trained network is measured under each pair of bits of the space."""
+
+    @property
+    def quasi_random(self) -> bool:
+        """Whether random search draws evenly spread points."""
+
+
 class Problem(Protocol):
     """What a searcher may know of a sweep; a SweepSpec is one."""
 
@@ -32,6 +48,10 @@ class Problem(Protocol):
     @property
     def constraint_list(self) -> list[Constraint]:
         """What a deployable model must keep."""
+
+    @property
+    def search(self) -> SearchSettings:
+        """How to search."""
 
 
 class Searcher(ABC):
@@ -69,3 +89,9 @@ class Searcher(ABC):
     def tell(self, row: ResultRow) -> None:
         """Hear of a row: in any order, of earlier runs as well, of configs never asked for too."""
         self._known.add(row.trial_id)
+
+    def hear(self, config: TrialConfig, epoch: int, accuracy: float) -> None:  # noqa: B027
+        """Hear of an epoch of a trial under way; by default it is left to the trial's row."""
+
+    def transfer(self, row: ResultRow) -> None:  # noqa: B027
+        """Hear of a row of an unlike study: a hint to models, its config may still be tried."""

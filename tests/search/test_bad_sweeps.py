@@ -231,7 +231,7 @@ BAD = {
     # --- search, stop, objectives, constraints, deploy, resources ----------------------------
     "unknown searcher": (
         section("search", "{method: rando}"),
-        ":4: search.method: got 'rando'; did you mean 'random'? allowed: random or grid",
+        ":4: search.method: got 'rando'; did you mean 'random'? allowed: random, grid, tpe, gp",
     ),
     "no trials": (section("search", "{trials: 0}"), "search.trials: got 0; allowed: a whole"),
     "unknown scheduler": (

@@ -27,6 +27,24 @@ class TestRandom(SearcherContract):
         return "random"
 
 
+class TestTpe(SearcherContract):
+    @pytest.fixture
+    def method(self):
+        return "tpe"
+
+
+class TestGp(SearcherContract):
+    @pytest.fixture
+    def method(self):
+        return "gp"
+
+
+class TestEhvi(SearcherContract):
+    @pytest.fixture
+    def method(self):
+        return "ehvi"
+
+
 CONTINUOUS = {"learning_rate": {"log_uniform": [1e-3, 1.0]}, "batch_size": [16, 32, 64]}
 
 

@@ -1,0 +1,158 @@
+"""What is believed of a config before it is tried: forecasts, and processes for the rest.
+
+Shapes: n configs, b siblings, a axes, d coordinates. All values are losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.objectives import Objective
+from search.searchers.curves import LearningCurves
+from search.searchers.forecasts import Forecasts, learn_forecasts
+from search.searchers.gaussian import GaussianProcess, fit
+from search.searchers.model_based import ModelSearcher, Pool, share_trained
+from trainables.config import TrialConfig
+from trainables.contract import Status
+
+if TYPE_CHECKING:
+    from search.study.rows import ResultRow
+
+Floats = NDArray[np.float64]
+
+TRANSFER_SD = 0.5
+"""Standard deviations of all targets by which a row of an unlike study may be off."""
+DIVERGED_SD = 0.25
+"""The same for a diverged trial, taken to be as bad as the worst that was measured."""
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """Predictions of every axis: size and latency by forecast, the rest by a process."""
+
+    axes: Sequence[Objective]
+    forecasts: Forecasts
+    processes: Mapping[str, GaussianProcess]
+    """By metric, for axes that are not forecast."""
+
+    def mean(self, pool: Pool, /) -> Floats:
+        """Give expected losses of all siblings, shape (n, b, a)."""
+        return self._predict(pool, with_sd=False)[0]
+
+    def predict(self, pool: Pool, /) -> tuple[Floats, Floats]:
+        """Give expected losses of all siblings and their standard deviations, (n, b, a) each."""
+        return self._predict(pool, with_sd=True)
+
+    def given(self, pool: Pool) -> Beliefs:
+        """Take it that configs come in as expected: less is then to be learnt near them."""
+        if not pool.configs:
+            return self
+        mean = self.mean(pool)
+        flat = pool.units.reshape(-1, pool.units.shape[2])
+        more = {
+            axis.metric.name: process.given(flat, mean[:, :, j].ravel())
+            for j, axis in enumerate(self.axes)
+            if (process := self.processes.get(axis.metric.name))
+        }
+        return replace(self, processes=more)
+
+    def _predict(self, pool: Pool, *, with_sd: bool) -> tuple[Floats, Floats]:
+        n, b, d = pool.units.shape
+        flat = pool.units.reshape(n * b, d)
+        mean, sd = np.full((n, b, len(self.axes)), 0.5), np.ones((n, b, len(self.axes)))
+        known_mean, known_sd = self.forecasts.predict(pool.configs, pool.pairs)
+        next_known = iter(range(known_mean.shape[2]))
+        for j, axis in enumerate(self.axes):
+            if axis.metric.forecast:
+                k = next(next_known)
+                mean[:, :, j], sd[:, :, j] = known_mean[:, :, k], known_sd[:, :, k]
+            elif process := self.processes.get(axis.metric.name):
+                if with_sd:
+                    flat_mean, flat_sd = process.predict(flat)
+                    sd[:, :, j] = flat_sd.reshape(n, b)
+                else:
+                    flat_mean = process.predict_mean(flat)
+                mean[:, :, j] = flat_mean.reshape(n, b)
+        return mean, sd
+
+
+def learn(searcher: ModelSearcher, axes: Sequence[Objective]) -> Beliefs:
+    """Learn from all that a searcher was told and heard."""
+    rows = searcher.rows
+    forecasts = learn_forecasts(rows, [axis for axis in axes if axis.metric.forecast])
+    processes = {}
+    for axis in axes:
+        if not axis.metric.forecast:
+            samples = _samples(searcher, rows, axis)
+            if samples.targets:
+                processes[axis.metric.name] = samples.fit(searcher)
+    return Beliefs(axes, forecasts, processes)
+
+
+# --- what a process learns from --------------------------------------------------------------
+
+
+@dataclass
+class _Samples:
+    configs: list[TrialConfig]
+    targets: list[float]
+    sds: list[float]
+    """Beyond the learned noise; negative ones count in standard deviations of the targets."""
+
+    def add(self, config: TrialConfig, target: float, sd: float = 0.0) -> None:
+        if math.isfinite(target):
+            self.configs.append(config)
+            self.targets.append(target)
+            self.sds.append(sd)
+
+    def fit(self, searcher: ModelSearcher) -> GaussianProcess:
+        targets, sds = np.array(self.targets), np.array(self.sds)
+        return fit(
+            searcher.units(self.configs),
+            targets,
+            noise=np.where(sds < 0, -sds * targets.std(), sds),
+        )
+
+
+def _samples(searcher: ModelSearcher, rows: Sequence[ResultRow], axis: Objective) -> _Samples:
+    name = axis.metric.name
+    samples = _Samples([], [], [])
+    for row in rows:
+        if row.status is Status.MEASURED and name in row.metrics:
+            samples.add(row.config, axis.loss(row.metrics[name]))
+    for row in searcher.transferred:
+        if row.status is Status.MEASURED and name in row.metrics:
+            samples.add(row.config, axis.loss(row.metrics[name]), -TRANSFER_SD)
+    if not samples.targets:
+        return samples
+    worst = max(samples.targets)
+    for row in rows:
+        if row.status is Status.DIVERGED:
+            samples.add(row.config, worst, -DIVERGED_SD)
+    if name == "accuracy":
+        _add_unfinished(samples, searcher, rows, axis)
+    return samples
+
+
+def _add_unfinished(
+    samples: _Samples, searcher: ModelSearcher, rows: Sequence[ResultRow], axis: Objective
+) -> None:
+    """Add what stopped and running trials would end with; their accuracy is that of full bits."""
+    curves = LearningCurves.of(rows)
+    parts = [
+        (row.config, share_trained(row), row.metrics["accuracy"])
+        for row in rows
+        if row.status is Status.STOPPED and "accuracy" in row.metrics
+    ]
+    parts += [(c, epoch / c.epochs, accuracy) for c, epoch, accuracy in searcher.heard]
+    for config, share, accuracy in parts:
+        if (final := curves.final(share, accuracy)) is not None:
+            mean, sd = final
+            per_accuracy = abs(axis.loss(1.0) - axis.loss(0.0))
+            samples.add(searcher.siblings_of(config)[-1], axis.loss(mean), sd * per_accuracy)
