@@ -33,7 +33,7 @@ STYLES = {
 
 
 class _Watcher(SweepObserver):
-    """Keeps what both views show. A trial is a row of origin `trained`; siblings are extra."""
+    """Keeps what both views show. Siblings are extra rows, they are no trials."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class _Watcher(SweepObserver):
 
     @property
     def done(self) -> int:
-        return sum(row.origin == "trained" for row in self.rows)
+        return sum(row.is_trial for row in self.rows)
 
     def seconds_left(self) -> float | None:
         """Give the time that the remaining trials take, None before the first has ended."""
@@ -81,7 +81,7 @@ class _Watcher(SweepObserver):
         walls = [
             row.seconds["wall"]
             for row in self.rows[len(self.plan.earlier_rows) :]
-            if row.origin == "trained" and "wall" in row.seconds
+            if row.is_trial and "wall" in row.seconds
         ]
         left = self.plan.trials - self.done
         if not walls or left <= 0:

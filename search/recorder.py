@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 from search.observer import SweepObserver, SweepPlan
 from search.searchers import make_searcher
@@ -68,7 +68,7 @@ class Recorder:
     @property
     def remaining(self) -> int:
         """Trials still to be run: siblings are extra, they cost no training."""
-        return self.spec.search.trials - sum(row.origin == "trained" for row in self.rows)
+        return self.spec.search.trials - sum(row.is_trial for row in self.rows)
 
     def start(self) -> None:
         """Announce the plan."""
@@ -178,8 +178,8 @@ class Recorder:
             status=Status(report["status"]),
             reason=report.get("reason", ""),
             config=config,
-            origin="trained" if own else "sibling",
-            parent=None if own else parent,
+            origin=_origin(report, own=own),
+            parent=report.get("continued_from") if own else parent,
             metrics=_metrics(report, curve),
             test_accuracy=measurement.get("test_accuracy"),
             latency=measurement.get("latency"),
@@ -189,6 +189,9 @@ class Recorder:
             max_disagreement=measurement.get("max_disagreement"),
             pruning=report.get("pruning"),
             epochs_trained=report.get("epochs_trained", len(curve)),
+            epochs_spent=report.get("epochs_spent", len(curve)),
+            without_payoff=report.get("without_payoff") or [],
+            uncompressed=measurement.get("uncompressed"),
             skipped_steps=report.get("skipped_steps", 0),
             curve=[_curve_point(p) for p in curve],
             environment=report.get("environment") or {},
@@ -207,6 +210,12 @@ def _cause(row: ResultRow) -> str:
     if row.status is not Status.FAILED:
         return ""
     return _VARYING.sub("#", row.reason) or "failed"
+
+
+def _origin(report: dict[str, Any], *, own: bool) -> Literal["trained", "continued", "sibling"]:
+    if not own:
+        return "sibling"
+    return "continued" if report.get("continued_from") else "trained"
 
 
 def _metrics(report: dict[str, Any], curve: Sequence[Progress]) -> dict[str, float]:

@@ -96,6 +96,9 @@ class SearchSpec(Section):
     quasi_random: bool = False
     """Whether `random` draws a Sobol sequence: points that leave smaller gaps than independent
     draws. Off by default, as few trials in many dimensions gain nothing from it."""
+    reuse_training: bool = True
+    """Whether a trial that differs only in its compression from an earlier one goes on from the
+    network that one had trained up to `prune_at`. Only where the space can have such pairs."""
 
     @field_validator("method")
     @classmethod

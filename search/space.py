@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from search.dimensions import Choice, Dimension, Range, Scalar
 from search.parameters import FACTORY_PREFIX
-from trainables.config import BITS_ON_CPU, MODEL_ARGUMENT_FIELDS, TrialConfig
+from trainables.config import BITS_ON_CPU, COMPRESSION_FIELDS, MODEL_ARGUMENT_FIELDS, TrialConfig
 
 COUNT_LIMIT = 2000
 """Points up to which `Space.size` merges those that mean the same: canonicalising them takes
@@ -88,6 +88,16 @@ class Space:
     def excluded_bits(self) -> list[tuple[int, int]]:
         """Pairs of bits that the dimensions name and the runtime would not really execute."""
         return [pair for pair in self._all_bits if pair not in BITS_ON_CPU]
+
+    def shares_training(self, *, siblings: bool) -> bool:
+        """Tell whether trials may train alike and differ in their compression alone.
+
+        With `siblings` bits are tried on every network anyway, and make no further trials.
+        """
+        varying = {name for name, d in self.dimensions.items() if d.count != 1}
+        compression = COMPRESSION_FIELDS - (set(_BITS) if siblings else set())
+        training = varying - COMPRESSION_FIELDS
+        return bool(varying & compression) and not training & set(self.continuous)
 
     @property
     def models(self) -> list[str]:

@@ -20,7 +20,7 @@ from search.parameters import (
     numbers_only,
 )
 from search.space import Space
-from trainables.config import MODEL_ARGUMENT_FIELDS, TrialConfig
+from trainables.config import MODEL_ARGUMENT_FIELDS, PRUNING_FIELDS, TrialConfig
 
 RANGE_FORMS = FLOAT_FORMS + INTEGER_FORMS
 
@@ -28,6 +28,7 @@ DECIDING = (
     "model", "optimizer", "pruning_method", "pruning_ratio", "weight_bits", "activation_bits"
 )  # fmt: skip
 """Dimensions whose values decide whether others, or the whole space, make sense."""
+_PRUNING_DETAILS = PRUNING_FIELDS - {"pruning_method"}
 
 
 def parse_space(raw: object, base: TrialConfig | None) -> Space:
@@ -87,8 +88,11 @@ def _check_effects(space: Space, mistakes: Mistakes) -> None:
             mistakes.add((name,), f"is an argument of a factory, and the model is {model}")
         elif name == "momentum" and varies and "sgd" not in space.values("optimizer"):
             mistakes.add((name,), "has no effect: only sgd has a momentum")
-        elif name in ("pruning_ratio", "prune_at") and varies and pruning == ("none",):
-            mistakes.add((name,), "has no effect while pruning_method is none; allowed: filter")
+        elif name in _PRUNING_DETAILS and varies and pruning == ("none",):
+            text = "has no effect while pruning_method is none; allowed: filter, neuron or weight"
+            mistakes.add((name,), text)
+        elif name == "qat_at" and varies and space.values("quantization") == ("ptq",):
+            mistakes.add((name,), "has no effect while quantization is ptq; allowed: qat")
         elif name == "pruning_method" and pruning != ("none",) and ratios == (0.0,):
             mistakes.add((name,), "prunes nothing at a pruning_ratio of 0; let that vary too")
         if name.removeprefix(FACTORY_PREFIX) in space.base.model_args:

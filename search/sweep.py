@@ -134,12 +134,16 @@ def _settings(recorder: Recorder) -> Any:
     from trainables.trial import TrialSettings
 
     spec = recorder.spec
+    shared = spec.search.reuse_training and spec.space.shares_training(
+        siblings=spec.search.siblings
+    )
     return TrialSettings(
         data=spec.data,
         deploy=spec.deploy,
         artifacts_location=recorder.study.artifacts_location,
         bounds={c.metric.name: (c.low, c.high) for c in spec.constraint_list if c.metric.forecast},
         running_location=recorder.study.running_location,
+        shared_location=recorder.study.networks_location if shared else None,
         sibling_bits=tuple(spec.space.bits_pairs) if spec.search.siblings else (),
         threads=max(1, int(spec.resources.cpus_per_trial)),
         gpu=spec.resources.gpus_per_trial > 0,

@@ -26,7 +26,6 @@ from trainables.measure import (
 )
 from trainables.quantize import quantize
 
-CALIBRATION_IMAGES = 256
 FORECAST_CALIBRATION_IMAGES = 16
 """Activation ranges of untrained weights decide nothing about size or latency."""
 COMPARED_IMAGES = 64
@@ -68,10 +67,15 @@ def export_network(model: torch.nn.Module, data: ImageData) -> TrainedNetwork:
 
 
 def make_file(
-    network: TrainedNetwork, config: TrialConfig, data: ImageData, *, calibration_images: int
+    network: TrainedNetwork,
+    config: TrialConfig,
+    data: ImageData,
+    *,
+    calibration_images: int | None = None,
 ) -> bytes:
     """Give the bytes of the deployable file under the bits of `config`."""
-    calibration = data.normalised(data.train.images[:calibration_images])
+    count = calibration_images or config.calibration_images
+    calibration = data.normalised(data.train.images[:count])
     graph = quantize(
         network.float_file,
         weight_bits=config.weight_bits,
@@ -120,6 +124,8 @@ def measure_file(
     *,
     threads: int,
     train_seconds: float,
+    peak_memory_bytes: int,
+    uncompressed: Forecast | None,
 ) -> Measurement:
     """Measure everything on the bytes of one file.
 
@@ -142,8 +148,10 @@ def measure_file(
         parameters=network.parameters,
         latency=measure_latency(file, deploy, network.images[:1]),
         train_seconds=train_seconds,
-        operators=executed_operators(file),
+        operators=executed_operators(file, device=deploy.device),
         max_disagreement=difference,
+        peak_memory_bytes=peak_memory_bytes,
+        uncompressed=uncompressed,
     )
 
 

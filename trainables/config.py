@@ -117,13 +117,31 @@ class TrialConfig(_Frozen):
     """Autocast type while training; fp16 with dynamic loss scaling. Never changes the file."""
 
     # --- compression -----------------------------------------------------------------------
-    pruning_method: Literal["none", "filter"] = "none"
+    pruning_method: Literal["none", "filter", "neuron", "weight"] = "none"
+    """`filter`: convolution filters go; `neuron`: hidden units of fully connected layers go;
+    `weight`: single weights become 0, which shrinks the deflated file only."""
     pruning_ratio: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the channels REMOVED; a conv layer loses about 1-(1-p)^2 of its weights."""
+    """Share of the channels, units or weights REMOVED; removing a share p of the channels takes
+    about 1-(1-p)^2 of a conv layer's weights."""
+    pruning_criterion: Literal["l1", "l2", "taylor", "bn_scale", "random"] = "l2"
+    """What makes a channel weak: see `importance.py`."""
+    pruning_scope: Literal["uniform", "global", "sensitivity"] = "uniform"
+    """`uniform`: every layer loses the ratio; `global`: the weakest of the whole network go;
+    `sensitivity`: layers that accuracy depends on lose less. All end at the same size."""
+    pruning_schedule: Literal["one_shot", "gradual"] = "one_shot"
+    """`gradual`: from epoch to epoch, over the first half of what follows `prune_at`."""
     prune_at: float = Field(default=0.5, ge=0, lt=1)
     """Share of the epochs before pruning; the rest trains the smaller model."""
     weight_bits: Literal[32, 16, 8, 4] = 32
     activation_bits: Literal[32, 16, 8] = 32
+    quantization: Literal["ptq", "qat"] = "ptq"
+    """`ptq`: after training; `qat`: the last epochs train with the rounding of the file."""
+    qat_at: float = Field(default=0.75, ge=0, lt=1)
+    """Share of the epochs before quantization-aware training begins."""
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    """How the range of an 8-bit activation is chosen: see `calibrate.py`."""
+    calibration_images: int = Field(default=256, ge=1, le=65536)
+    """Training images that the ranges are seen on."""
 
     seed: int = 0
 
@@ -134,30 +152,102 @@ class TrialConfig(_Frozen):
 
     def canonical(self) -> TrialConfig:
         """Give the config that stands for all that mean the same as this one."""
-        default = type(self).model_fields
         changes: dict[str, Any] = {}
         if self.model == "cnn":
-            changes["model_args"] = dict(
-                sorted(
-                    (
-                        CNN_DEFAULTS
-                        | {k: v for k, v in self.model_args.items() if k in CNN_DEFAULTS}
-                    ).items()
-                )
-            )
+            known = {k: v for k, v in self.model_args.items() if k in CNN_DEFAULTS}
+            changes["model_args"] = dict(sorted((CNN_DEFAULTS | known).items()))
         if self.optimizer == "adamw":
-            changes["momentum"] = default["momentum"].default
-        ratio = self.pruning_ratio if self.pruning_method != "none" else 0.0
-        if ratio and self.model == "cnn":
-            ratio = canonical_ratio(cnn_widths(changes["model_args"]), ratio)
+            changes["momentum"] = _default("momentum")
+        known_args = self.model_copy(update=changes)
+        return self.model_copy(
+            update=changes | known_args._pruning_changes() | self._quantization_changes()
+        )
+
+    def _pruning_changes(self) -> dict[str, Any]:
+        """Give canonical values of what pruning does not look at, and of its ratio."""
+        method, ratio = self.pruning_method, self._canonical_ratio()
         if not ratio:
-            changes |= {"pruning_method": "none", "prune_at": default["prune_at"].default}
-        changes["pruning_ratio"] = ratio
-        return self.model_copy(update=changes)
+            return {name: _default(name) for name in PRUNING_FIELDS}
+        changes: dict[str, Any] = {"pruning_ratio": ratio}
+        same_as_l2 = {"filter": (), "neuron": ("bn_scale",), "weight": ("bn_scale", "l1")}
+        if self.pruning_criterion in same_as_l2[method]:
+            changes["pruning_criterion"] = "l2"  # a unit has no batch norm, a weight no norm
+        if method == "neuron":
+            changes["pruning_scope"] = "uniform"
+        if len(self.pruning_steps) == 1:
+            changes["pruning_schedule"] = "one_shot"
+        return changes
+
+    def _canonical_ratio(self) -> float:
+        if self.pruning_method == "none" or self.pruning_ratio == 0:
+            return 0.0
+        if self.model != "cnn" or self.pruning_method == "weight":
+            return self.pruning_ratio
+        # The other scopes end at the size of the uniform one, so its breakpoints hold for all.
+        hidden = [int(w) for w in [self.model_args["fc_width"]] if w]
+        widths = cnn_widths(self.model_args) if self.pruning_method == "filter" else hidden
+        return canonical_ratio(widths, self.pruning_ratio) if widths else 0.0
+
+    def _quantization_changes(self) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if self.weight_bits > 8:
+            changes |= {"quantization": "ptq"}
+        if self.weight_bits > 8 or self.quantization == "ptq":
+            changes |= {"qat_at": _default("qat_at")}
+        if self.activation_bits != 8:
+            changes |= {name: _default(name) for name in ("calibration", "calibration_images")}
+        return changes
+
+    # --- epochs at which something happens -------------------------------------------------
+
+    @property
+    def prune_after(self) -> int:
+        """Epochs before the first pruning."""
+        return min(round(self.prune_at * self.epochs), self.epochs - 1)
+
+    @property
+    def pruning_steps(self) -> dict[int, float]:
+        """Give for each epoch with a pruning before it the share of the ratio reached then.
+
+        Gradual steps follow the cubic of Zhu & Gupta 2017 (arXiv:1710.01878).
+        """
+        steps = max(1, (self.epochs - self.prune_after) // 2)
+        if self.pruning_schedule == "one_shot":
+            steps = 1
+        return {self.prune_after + i: 1 - (1 - (i + 1) / steps) ** 3 for i in range(steps)}
+
+    @property
+    def qat_after(self) -> int | None:
+        """Epochs before quantization-aware training, which follows all pruning; None without."""
+        if self.quantization == "ptq":
+            return None
+        pruned = max(self.pruning_steps) if self.pruning_method != "none" else 0
+        return max(pruned, min(round(self.qat_at * self.epochs), self.epochs - 1))
+
+    @property
+    def shared_epochs(self) -> int:
+        """Epochs that depend on the training part alone."""
+        qat = self.qat_after
+        return self.prune_after if qat is None else min(self.prune_after, qat)
+
+    # --- parts -----------------------------------------------------------------------------
 
     def structure_part(self) -> dict[str, Any]:
-        """Give what decides size and latency of the file, and nothing else."""
+        """Give what decides size and latency of the file, and nothing else.
+
+        With a scope other than uniform the trained weights decide too: see `fixed_structure`.
+        """
         return {k: v for k, v in self.model_dump().items() if k in STRUCTURE_FIELDS}
+
+    @property
+    def fixed_structure(self) -> bool:
+        """Whether the structure part alone decides the shape of the network."""
+        return self.pruning_scope == "uniform" or self.pruning_method in ("none", "weight")
+
+    @property
+    def compressed(self) -> bool:
+        """Whether anything was pruned, or stored in fewer bits."""
+        return self.pruning_method != "none" or self.weight_bits < 32
 
     def training_part(self) -> dict[str, Any]:
         """Give what decides the weights before pruning."""
@@ -170,14 +260,33 @@ class TrialConfig(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-COMPRESSION_FIELDS = frozenset(
-    {"pruning_method", "pruning_ratio", "prune_at", "weight_bits", "activation_bits"}
+PRUNING_FIELDS = frozenset(
+    {
+        "pruning_method",
+        "pruning_ratio",
+        "pruning_criterion",
+        "pruning_scope",
+        "pruning_schedule",
+        "prune_at",
+    }
 )
+COMPRESSION_FIELDS = PRUNING_FIELDS | {
+    "weight_bits",
+    "activation_bits",
+    "quantization",
+    "qat_at",
+    "calibration",
+    "calibration_images",
+}
 STRUCTURE_FIELDS = frozenset(
     {"model", "model_args", "pruning_method", "pruning_ratio", "weight_bits", "activation_bits"}
 )
 MODEL_ARGUMENT_FIELDS = frozenset(CNN_DEFAULTS)
 """Dimensions that are arguments of the model rather than fields of TrialConfig."""
+
+
+def _default(field: str) -> Any:
+    return TrialConfig.model_fields[field].default
 
 
 def cnn_widths(args: dict[str, Any]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -56,6 +56,7 @@ METRICS: dict[str, Metric] = {
         Metric("latency_ms", "ms", "min", True, 1e-2, 1e2, resolution=0.02, forecast=True),
         Metric("parameters", "", "min", True, 1e2, 1e8, forecast=True),
         Metric("train_seconds", "s", "min", True, 1e-1, 1e5),
+        Metric("peak_memory_bytes", "B", "min", True, 1e5, 1e11),
     )
 }
 
@@ -85,6 +86,8 @@ class Forecast:
     size_bytes: int
     parameters: int
     latency: Latency
+    exact: bool = True
+    """Whether the file will have this very structure; not if trained weights decide the widths."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class Progress:
     loss_scale: float
     """Of fp16 loss scaling; 1 without it."""
     parameters: int
+    peak_memory_bytes: int = 0
+    """Largest so far, see `train.py`."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,10 @@ class Measurement:
     """Operators of the runtime's optimised graph: what was really executed."""
     max_disagreement: float
     """Largest difference of an output between the file and the model it came from."""
+    peak_memory_bytes: int = 0
+    """Of training: see `train.py`."""
+    uncompressed: Forecast | None = None
+    """The same network neither pruned nor quantized, measured in the same session."""
 
     def metrics(self) -> dict[str, float]:
         """Give the value of every name in METRICS."""
@@ -134,7 +143,28 @@ class Measurement:
             "latency_ms": self.latency.ms,
             "parameters": self.parameters,
             "train_seconds": self.train_seconds,
+            "peak_memory_bytes": self.peak_memory_bytes,
         }
+
+    def without_payoff(self) -> list[str]:
+        """Say in what the file is no better than its own uncompressed self."""
+        return [] if self.uncompressed is None else without_payoff(self, self.uncompressed)
+
+
+def without_payoff(file: Measurement | Forecast, whole: Forecast) -> list[str]:
+    """Say in what a compressed file is no better than the uncompressed one.
+
+    Latencies differ only where their confidence intervals do not meet.
+    """
+    found = []
+    if file.size_bytes >= whole.size_bytes:
+        found.append(f"not smaller: {file.size_bytes / whole.size_bytes:.2f} of the size")
+    ratio = file.latency.ms / whole.latency.ms
+    if file.latency.low_ms > whole.latency.high_ms:
+        found.append(f"slower: {ratio:.2f} of the latency")
+    elif file.latency.high_ms >= whole.latency.low_ms:
+        found.append(f"not faster: {ratio:.2f} of the latency")
+    return found
 
 
 @dataclass
@@ -148,7 +178,14 @@ class TrialReport:
     artifact: str | None = None
     """File name inside the study's artifact folder."""
     epochs_trained: int = 0
+    """Of the network, wherever."""
+    epochs_spent: int = 0
+    """Trained by this trial: sums to the cost of the study."""
+    continued_from: str | None = None
+    """Trial that trained the epochs before `epochs_spent`."""
     skipped_steps: int = 0
+    without_payoff: list[str] = field(default_factory=list)
+    """In what the file is no better than its own uncompressed self."""
     pruning: dict[str, Any] | None = None
     """What pruning removed: parameters before and after, layers."""
     environment: dict[str, Any] = field(default_factory=dict)
@@ -158,6 +195,10 @@ class TrialReport:
     resumed_from: list[int] = field(default_factory=list)
     """Epochs after which the trial went on from a checkpoint, because a worker, a node or the
     driver was lost."""
+
+    def for_sibling(self) -> TrialReport:
+        """Give the report to start from for the same network under other bits: it cost nothing."""
+        return replace(self, forecast=None, seconds={}, epochs_spent=0, without_payoff=[])
 
     def to_dict(self) -> dict[str, Any]:
         """Give nested plain dicts, ready for JSON."""

@@ -24,6 +24,7 @@ from trainables.augment import AUGMENTATIONS
 from trainables.config import TrialConfig
 from trainables.data import ImageData, Split
 from trainables.errors import DivergedError
+from trainables.memory import PeakMemory
 
 AMP: dict[str, torch.dtype | None] = {
     "none": None,
@@ -50,6 +51,8 @@ class EpochStats:
     loss_scale: float
     """At the end; 1 without loss scaling."""
     seconds: float
+    peak_memory_bytes: int
+    """See `memory.py`."""
 
 
 class Training:
@@ -64,6 +67,8 @@ class Training:
         self.model = model.to(device)
         self.epoch = 0
         """Epochs trained so far."""
+        self.masks: dict[str, Tensor] = {}
+        """0 and 1 by parameter name: pruned weights stay 0, whatever the optimiser does."""
         self.dtype = AMP[config.amp]
         scaled = self.dtype is torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
@@ -90,10 +95,12 @@ class Training:
         total = torch.zeros((), device=self.device)
         images_seen = torch.zeros((), device=self.device)
         skipped = 0
+        memory = PeakMemory(self.device)
         with self._own_generators():  # dropout draws from the global ones
             for step, (images, labels) in enumerate(self._epoch_batches()):
                 rate = self._set_learning_rate(self.epoch * self.batches.per_epoch + step)
-                loss, was_skipped = self._step(images, labels)
+                with memory.watched(step):
+                    loss, was_skipped = self._step(images, labels)
                 # With loss scaling, a step with an infinite loss is skipped and does no harm.
                 counts = torch.isfinite(loss) | (not self.scaler.is_enabled())
                 total += torch.where(counts, loss * len(labels), 0)
@@ -103,7 +110,8 @@ class Training:
         mean_loss = (total / images_seen).item()  # not earlier: it waits for the GPU
         self._check_finite(mean_loss)
         seconds = time.perf_counter() - started
-        return EpochStats(mean_loss, rate, skipped, self.scaler.get_scale(), seconds)
+        peak = memory.peak_bytes(self.model, self.optimizer)
+        return EpochStats(mean_loss, rate, skipped, self.scaler.get_scale(), seconds, peak)
 
     def _step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, bool]:
         """Take one optimiser step; give the loss, and whether loss scaling skipped the step."""
@@ -115,10 +123,20 @@ class Training:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
+        self.apply_masks()
         # Reading the scale waits for the GPU; without loss scaling it is the constant 1.
         scale = self.scaler.get_scale()
         self.scaler.update()
         return loss.detach(), self.scaler.get_scale() < scale
+
+    def apply_masks(self) -> None:
+        """Zero the pruned weights again: momentum and weight decay know nothing of masks."""
+        if not self.masks:
+            return
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                parameters[name].mul_(mask)
 
     def _epoch_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(epoch_seed(self.config.seed, self.epoch))
@@ -175,6 +193,7 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "masks": self.masks,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,6 +202,7 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.masks = state["masks"]
 
     @contextmanager
     def _own_generators(self) -> Iterator[None]:

@@ -22,7 +22,6 @@ from ray import tune
 
 from trainables import storage
 from trainables.artifact import (
-    CALIBRATION_IMAGES,
     TrainedNetwork,
     export_network,
     forecast_file,
@@ -30,6 +29,7 @@ from trainables.artifact import (
     measure_file,
     write_and_read_back,
 )
+from trainables.compress import Compression, prune_untrained
 from trainables.config import DataConfig, DeployConfig, TrialConfig
 from trainables.contract import Forecast, Latency, Progress, Status, TrialReport
 from trainables.data import load_data
@@ -37,8 +37,8 @@ from trainables.errors import DivergedError, StorageRefusedError, TrialError
 from trainables.export import count_parameters
 from trainables.measure import environment
 from trainables.models import build_model
-from trainables.prune import PRUNING
 from trainables.running import RunningFile
+from trainables.shared import SharedNetwork
 from trainables.train import Training
 
 log = logging.getLogger("paretune")
@@ -61,6 +61,8 @@ class TrialSettings:
     """Folder for checkpoints of trials under way; None: a trial that is lost begins again."""
     sibling_bits: tuple[tuple[int, int], ...] = ()
     """(weight_bits, activation_bits) under which each trained network is measured as well."""
+    shared_location: str | None = None
+    """Folder for trained networks from which trials that train alike go on; None: nobody does."""
     threads: int = 1
     """CPU threads of training and scoring."""
     gpu: bool = False
@@ -72,6 +74,8 @@ _data = lru_cache(maxsize=2)(load_data)
 """A worker serves many trials of one sweep: it opens the data once."""
 _forecasts: dict[str, Forecast] = {}
 """By structure: trials that differ only in training share one forecast per worker."""
+_uncompressed: dict[str, Forecast] = {}
+"""The same by model, of networks neither pruned nor quantized."""
 
 
 class Trial:
@@ -81,14 +85,16 @@ class Trial:
         self.config = config
         self.settings = settings
         self.report = TrialReport(Status.FAILED)
-        self.prune_after = min(round(config.prune_at * config.epochs), config.epochs - 1)
         self.skipped_steps = 0
         self.train_seconds = 0.0
         self.training: Training | None = None
         self.curve: list[Progress] = []
         self.running = RunningFile(settings.running_location, config.trial_id)
+        self.peak_memory_bytes = 0
         with self.phase("load"):
             self.data = _data(settings.data)
+        self.shared = SharedNetwork(settings.shared_location, config, self.data.fingerprint)
+        self.compression = Compression(config, self.data, self.shared.name)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Add the time of the block to the seconds of a phase."""
@@ -127,10 +133,10 @@ class Trial:
                 return None, self.end(Status.INFEASIBLE, reason)
             with self.phase("build"):
                 self.training = self.start_training()
+                self.continue_shared(self.training)
         if self.training.epoch >= self.config.epochs:
             return None, self.finish(self.training)
-        if self.training.epoch == self.prune_after:
-            self.prune_in_training(self.training)
+        self.compress(self.training)
         progress = self.train_epoch(self.training, self.report.forecast)
         self.curve.append(progress)
         self.leave_checkpoint(self.training)
@@ -166,11 +172,11 @@ class Trial:
         head, state = saved
         with self.phase("build"):
             training = self.start_training()
-            if head["report"]["pruning"]:
-                self.prune_in_training(training)  # for the shapes, which no weight decides
+            self.compression.restore(training, head["report"]["pruning"])
             training.load_state_dict(state)
         self.curve = [Progress(**progress) for progress in head["curve"]]
         self.train_seconds = head["train_seconds"]
+        self.peak_memory_bytes = self.curve[-1].peak_memory_bytes if self.curve else 0
         self._restore_report(head["report"], training.epoch)
         return training
 
@@ -193,10 +199,10 @@ class Trial:
         key = repr((config.structure_part(), self.settings.data, self.settings.deploy))
         if key not in _forecasts:
             model = self.build()
-            self.prune(model)
+            prune_untrained(model, config, self.data)
             network = export_network(model, self.data)
             _forecasts[key] = forecast_file(network, config, self.data, self.settings.deploy)
-        return _forecasts[key]
+        return replace(_forecasts[key], exact=config.fixed_structure)
 
     # --- training --------------------------------------------------------------------------
 
@@ -217,21 +223,35 @@ class Trial:
         device = torch.device("cuda" if self.settings.gpu else "cpu")
         return Training(self.config, self.build(), self.data, device=device)
 
-    def prune(self, model: torch.nn.Module) -> dict[str, Any] | None:
-        """Prune a model in place and say what went; None if nothing is to go."""
-        if self.config.pruning_method == "none":
-            return None
-        example = torch.from_numpy(self.data.normalised(self.data.val.images[:2]))
-        example = example.to(next(model.parameters()).device)
-        prune = PRUNING[self.config.pruning_method]
-        return asdict(prune(model, self.config.pruning_ratio, example=example))
+    def continue_shared(self, training: Training) -> None:
+        """Take over what a trial that trains alike has left, if one has."""
+        if found := self.shared.load():
+            head, state = found
+            training.load_state_dict(state)
+            self.report.continued_from = head["trial_id"]
+            self.train_seconds = head["train_seconds"]
+            self.skipped_steps = head["skipped_steps"]
+            self.peak_memory_bytes = head["peak_memory_bytes"]
 
-    def prune_in_training(self, training: Training) -> None:
-        """Prune the network under training; the epochs that follow are its fine-tuning."""
+    def share(self, training: Training) -> None:
+        """Keep the network for trials that train alike up to here."""
+        if self.report.continued_from:
+            return
+        head = {
+            "trial_id": self.config.trial_id,
+            "train_seconds": self.train_seconds,
+            "skipped_steps": self.skipped_steps,
+            "peak_memory_bytes": self.peak_memory_bytes,
+        }
+        with self.phase("checkpoint"):
+            self.shared.save(head, training.state_dict)
+
+    def compress(self, training: Training) -> None:
+        """Do what is due before the next epoch; the epochs that follow are its fine-tuning."""
+        if training.epoch == self.config.shared_epochs:
+            self.share(training)
         with self.phase("prune"):
-            self.report.pruning = self.prune(training.model)
-            if self.report.pruning:
-                training.replace_parameters()
+            self.report.pruning = self.compression.prune(training) or self.report.pruning
 
     def train_epoch(self, training: Training, forecast: Forecast) -> Progress:
         """Train one epoch and evaluate the model in memory on the validation images."""
@@ -241,7 +261,9 @@ class Trial:
             accuracy = training.evaluate(self.data.val)
         self.skipped_steps += stats.skipped_steps
         self.train_seconds += stats.seconds
+        self.peak_memory_bytes = max(self.peak_memory_bytes, stats.peak_memory_bytes)
         self.report.epochs_trained = training.epoch
+        self.report.epochs_spent += 1
         self.report.skipped_steps = self.skipped_steps
         return Progress(
             epoch=training.epoch,
@@ -254,6 +276,7 @@ class Trial:
             skipped_steps=self.skipped_steps,
             loss_scale=stats.loss_scale,
             parameters=count_parameters(training.model),
+            peak_memory_bytes=self.peak_memory_bytes,
         )
 
     # --- from weights to numbers -----------------------------------------------------------
@@ -266,7 +289,7 @@ class Trial:
         ended: Ended = []
         for config in self.own_and_siblings():
             own = config == self.config
-            report = self.report if own else replace(self.report, forecast=None, seconds={})
+            report = self.report if own else self.report.for_sibling()
             try:
                 self.measure(config, network, report)
             except StorageRefusedError:
@@ -278,16 +301,30 @@ class Trial:
 
     def own_and_siblings(self) -> list[TrialConfig]:
         """Give the trial's own config, then the same network under every other pair of bits."""
-        others = (
-            self.config.model_copy(update={"weight_bits": weight, "activation_bits": activation})
-            for weight, activation in self.settings.sibling_bits
-        )
-        return [self.config, *(config for config in others if config != self.config)]
+        # Quantization-aware training was for the trial's own bits.
+        pairs = () if self.config.quantization == "qat" else self.settings.sibling_bits
+        found = [self.config]
+        for weight, activation in pairs:
+            bits = {"weight_bits": weight, "activation_bits": activation}
+            sibling = self.config.model_copy(update=bits).canonical()
+            if sibling not in found:
+                found.append(sibling)
+        return found
+
+    def uncompressed(self) -> Forecast:
+        """Measure the network neither pruned nor quantized, on initial weights."""
+        config = self.config
+        key = repr((config.model, config.model_args, self.settings.data, self.settings.deploy))
+        if key not in _uncompressed:
+            network = export_network(self.build(), self.data)
+            plain = TrialConfig(model=config.model, model_args=config.model_args)
+            _uncompressed[key] = forecast_file(network, plain, self.data, self.settings.deploy)
+        return _uncompressed[key]
 
     def measure(self, config: TrialConfig, network: TrainedNetwork, report: TrialReport) -> None:
         """Make one file and measure it into the report."""
         with phase(report, "quantize"):
-            file = make_file(network, config, self.data, calibration_images=CALIBRATION_IMAGES)
+            file = make_file(network, config, self.data)
         with phase(report, "write"):
             report.artifact = f"{config.trial_id}.onnx"
             location = f"{self.settings.artifacts_location}/{report.artifact}"
@@ -305,7 +342,11 @@ class Trial:
                 self.settings.deploy,
                 threads=self.settings.threads,
                 train_seconds=self.train_seconds,
+                peak_memory_bytes=self.peak_memory_bytes,
+                uncompressed=self.uncompressed(),
             )
+            if config.compressed:
+                report.without_payoff = report.measurement.without_payoff()
         report.status = Status.MEASURED
 
     def environment(self) -> dict[str, Any]:
@@ -319,6 +360,8 @@ class Trial:
 KEPT_OF_REPORT = (
     "forecast",
     "epochs_trained",
+    "epochs_spent",
+    "continued_from",
     "skipped_steps",
     "pruning",
     "seconds",
@@ -347,8 +390,11 @@ def phase(report: TrialReport, name: str) -> Iterator[None]:
 def broken_bounds(forecast: Forecast, bounds: Mapping[str, tuple[float, float]]) -> str:
     """Say which hard bound the forecast surely breaks; empty if none.
 
-    A latency breaks a bound only with its whole confidence interval.
+    A latency breaks a bound only with its whole confidence interval. Where trained weights will
+    decide the structure, nothing is sure yet.
     """
+    if not forecast.exact:
+        return ""
     ranges = {
         "size_bytes": (forecast.size_bytes, forecast.size_bytes),
         "parameters": (forecast.parameters, forecast.parameters),

@@ -23,8 +23,9 @@ class ResultRow(BaseModel):
     reason: str = ""
     """Why it ended so, for every status but `measured`."""
     config: TrialConfig
-    origin: Literal["trained", "sibling", "copied"] = "trained"
-    """`sibling`: measured on the network that `parent` trained, under other bits."""
+    origin: Literal["trained", "continued", "sibling", "copied"] = "trained"
+    """`continued`: a trial that began with the network that `parent` had trained up to pruning;
+    `sibling`: measured on the network that `parent` trained, under other bits."""
     parent: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     """Values by metric name. A `measured` row has them all; a stopped one those of its last epoch;
@@ -39,6 +40,13 @@ class ResultRow(BaseModel):
     max_disagreement: float | None = None
     pruning: dict[str, Any] | None = None
     epochs_trained: int = 0
+    """Of the network, by whomever."""
+    epochs_spent: int | None = None
+    """Trained for this row: over all rows, the cost of the study. None in older rows."""
+    without_payoff: list[str] = Field(default_factory=list)
+    """In what the file is no better than its own uncompressed self, beyond the interval."""
+    uncompressed: dict[str, Any] | None = None
+    """Size and latency of the network neither pruned nor quantized, of the same session."""
     skipped_steps: int = 0
     curve: list[dict[str, float]] = Field(default_factory=list)
     """One entry per epoch: `Progress` without the parts that never change."""
@@ -49,3 +57,8 @@ class ResultRow(BaseModel):
     """Seconds by phase, and `wall`: from the driver's start of the trial to its end."""
     finished_at: str = ""
     """UTC, ISO 8601."""
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the study ran a trial for it; siblings and copies are extra."""
+        return self.origin in ("trained", "continued")

@@ -6,6 +6,7 @@
 ├── environment.json   versions and machine of the latest run
 ├── rows/<trial_id>.json
 ├── running/<trial_id>.ckpt   trials under way: progress and last checkpoint
+├── networks/          trained up to pruning, where trials share a training
 ├── artifacts/<model files>
 └── lease/             who writes the study
 ```
@@ -181,6 +182,11 @@ class Study:
     def artifacts_location(self) -> str:
         """Where trials put their model files."""
         return self._path("artifacts")
+
+    @property
+    def networks_location(self) -> str:
+        """Where trials leave networks for others that train alike."""
+        return self._path("networks")
 
     def artifact_path(self, row: ResultRow) -> str:
         """Give the absolute location of a row's model file, whether or not it still exists.

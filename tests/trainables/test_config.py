@@ -42,7 +42,14 @@ def configs(draw) -> TrialConfig:
         model_args=args if model == "cnn" else {},
         optimizer=draw(st.sampled_from(["sgd", "adamw"])),
         momentum=draw(st.sampled_from([0.0, 0.5])),
-        pruning_method=draw(st.sampled_from(["none", "filter"])),
+        pruning_method=draw(st.sampled_from(["none", "filter", "neuron", "weight"])),
+        pruning_criterion=draw(st.sampled_from(["l1", "l2", "bn_scale"])),
+        pruning_scope=draw(st.sampled_from(["uniform", "global"])),
+        pruning_schedule=draw(st.sampled_from(["one_shot", "gradual"])),
+        epochs=draw(st.sampled_from([1, 3, 10])),
+        quantization=draw(st.sampled_from(["ptq", "qat"])),
+        qat_at=draw(st.sampled_from([0.5, 0.75])),
+        calibration=draw(st.sampled_from(["minmax", "entropy"])),
         pruning_ratio=draw(st.sampled_from([0.0, 0.01, 0.4, 0.5]) | RATIOS),
         prune_at=draw(st.sampled_from([0.2, 0.5])),
         weight_bits=draw(st.sampled_from([32, 8])),
@@ -74,6 +81,70 @@ def test_what_cannot_matter_takes_its_default():
     assert plain.canonical() == TrialConfig(optimizer="adamw", model_args=CNN_DEFAULTS)
     filtered = TrialConfig(pruning_method="filter", pruning_ratio=0.0)
     assert filtered.trial_id == TrialConfig().trial_id
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"pruning_scope": "global"}, {}),
+        ({"pruning_method": "neuron", "pruning_ratio": 0.5}, {}),  # no hidden layer
+        (
+            {"pruning_method": "weight", "pruning_ratio": 0.5, "pruning_criterion": "l1"},
+            {"pruning_method": "weight", "pruning_ratio": 0.5},
+        ),
+        (
+            {"pruning_method": "filter", "pruning_ratio": 0.5, "epochs": 2},
+            {
+                "pruning_method": "filter",
+                "pruning_ratio": 0.5,
+                "epochs": 2,
+                "pruning_schedule": "gradual",
+            },
+        ),
+        ({"quantization": "qat", "qat_at": 0.5, "weight_bits": 16}, {"weight_bits": 16}),
+        (
+            {"calibration": "entropy", "calibration_images": 8, "weight_bits": 8},
+            {"weight_bits": 8},
+        ),
+    ],
+)
+def test_compression_that_cannot_matter_is_left_out(first, second):
+    assert TrialConfig(**first).trial_id == TrialConfig(**second).trial_id
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pruning_criterion": "taylor"},
+        {"pruning_scope": "sensitivity"},
+        {"pruning_schedule": "gradual"},
+        {"pruning_method": "weight"},
+        {"quantization": "qat", "weight_bits": 4},
+        {"calibration": "percentile", "activation_bits": 8, "weight_bits": 8},
+    ],
+)
+def test_compression_that_matters_stays(changes):
+    base = TrialConfig(pruning_method="filter", pruning_ratio=0.5)
+    assert base.model_copy(update=changes).trial_id != base.trial_id
+
+
+def test_gradual_pruning_follows_the_cubic_and_leaves_epochs_to_recover():
+    config = TrialConfig(
+        epochs=12, pruning_method="filter", pruning_ratio=0.5, pruning_schedule="gradual"
+    )
+    steps = config.pruning_steps
+    assert list(steps) == [6, 7, 8]
+    assert list(steps.values()) == pytest.approx([1 - (2 / 3) ** 3, 1 - (1 / 3) ** 3, 1.0])
+
+
+def test_quantization_aware_training_follows_all_pruning():
+    config = TrialConfig(
+        epochs=8, pruning_method="filter", pruning_ratio=0.5, pruning_schedule="gradual",
+        quantization="qat", weight_bits=4, qat_at=0.1,
+    )  # fmt: skip
+    assert config.qat_after == max(config.pruning_steps)
+    assert TrialConfig(epochs=4, quantization="qat", weight_bits=8).qat_after == 3
+    assert TrialConfig(epochs=4).qat_after is None
 
 
 def test_what_matters_stays():

@@ -108,6 +108,99 @@ def test_pruning_happens_at_its_epoch_and_training_goes_on(settings):
     assert report.pruning["parameters_after"] == parameters[3]
 
 
+def pruned(**changes):
+    given = {"model_args": {"depth": 2, "width": 16}, "epochs": 4}
+    return TrialConfig(**given | {"pruning_method": "filter", "pruning_ratio": 0.5} | changes)
+
+
+def test_gradual_pruning_narrows_epoch_by_epoch(settings):
+    config = pruned(pruning_schedule="gradual", prune_at=0.0).model_copy(
+        update={"epochs": 8, "model_args": {"depth": 2, "width": 32}}
+    )
+    _, progress, [(_, report)] = run(config, settings)
+    parameters = [p.parameters for p in progress]
+    assert parameters == sorted(parameters, reverse=True)
+    assert len(set(parameters)) > 2
+    assert parameters[3:] == [report.measurement.parameters] * 5
+    assert report.forecast.size_bytes == report.measurement.size_bytes
+
+
+def test_a_scope_that_follows_the_weights_meets_the_forecast_size(settings):
+    _, _, [(_, report)] = run(pruned(pruning_scope="sensitivity"), settings)
+    assert report.status is Status.MEASURED, report.reason
+    assert not report.forecast.exact
+    assert report.pruning["sensitivity"]
+    assert 0.6 < report.measurement.parameters / report.forecast.parameters <= 1
+
+
+def test_a_forecast_that_is_not_sure_ends_no_trial(settings):
+    bounded = dataclasses.replace(settings, bounds={"size_bytes": (0, 1000)})
+    _, _, [(_, report)] = run(pruned(pruning_scope="global"), bounded)
+    assert report.status is Status.MEASURED
+
+
+def test_a_trial_goes_on_from_a_network_trained_alike(settings, tmp_path):
+    shared = dataclasses.replace(settings, shared_location=str(tmp_path / "networks"))
+    first, second = (
+        pruned(),
+        pruned(pruning_criterion="l1").model_copy(update={"pruning_ratio": 0.25}),
+    )
+    _, _, [(_, parent)] = run(first, shared)
+    _, progress, [(_, child)] = run(second, shared)
+    _, alone_progress, [(_, alone)] = run(second, settings)
+    assert parent.continued_from is None
+    assert child.continued_from == first.trial_id
+    assert [p.epoch for p in progress] == [3, 4]
+    assert (parent.epochs_spent, child.epochs_spent, child.epochs_trained) == (4, 2, 4)
+    # The very network that a training from scratch gives.
+    assert [p.loss for p in progress] == [p.loss for p in alone_progress[2:]]
+    assert child.measurement.accuracy == alone.measurement.accuracy
+    assert progress[0].train_seconds > child.seconds["train"] / 2
+
+
+def test_a_torn_network_is_trained_anew(settings, tmp_path):
+    shared = dataclasses.replace(settings, shared_location=str(tmp_path / "networks"))
+    run(pruned(), shared)
+    [file] = (tmp_path / "networks").iterdir()
+    file.write_bytes(file.read_bytes()[:1000])
+    _, _, [(_, report)] = run(pruned(pruning_criterion="l1"), shared)
+    assert report.continued_from is None
+    assert report.epochs_spent == 4
+
+
+def test_single_weights_pay_off_in_the_deflated_file_alone(settings):
+    config = pruned().model_copy(update={"pruning_method": "weight", "pruning_ratio": 0.8})
+    _, _, [(_, report)] = run(config, settings)
+    measured = report.measurement
+    assert measured.compressed_bytes < 0.5 * measured.size_bytes
+    assert report.without_payoff[0].startswith("not smaller")
+    assert report.pruning["parameters_after"] < 0.3 * measured.parameters
+
+
+def test_siblings_cost_no_epoch_and_are_judged_for_themselves(settings):
+    several = dataclasses.replace(settings, sibling_bits=((32, 32), (8, 8)))
+    _, _, ended = run(TrialConfig(model_args=SMALL, epochs=1), several)
+    assert [report.epochs_spent for _, report in ended] == [1, 0]
+    assert [report.epochs_trained for _, report in ended] == [1, 1]
+    plain, integer = (report for _, report in ended)
+    assert plain.without_payoff == []
+    whole = integer.measurement.uncompressed
+    assert whole.size_bytes == plain.measurement.size_bytes
+    assert not any(text.startswith("not smaller") for text in integer.without_payoff)
+
+
+def test_memory_of_training_grows_with_batch_and_width(settings):
+    def peak(**changes):
+        config = TrialConfig(epochs=1, **{"model_args": SMALL, "batch_size": 32} | changes)
+        _, _, [(_, report)] = run(config, settings)
+        return report.measurement.peak_memory_bytes
+
+    small, large = peak(), peak(batch_size=128)
+    assert 2 < large / small < 4.5
+    assert peak(amp="bf16") < small
+    assert peak() == small  # whatever this worker did before
+
+
 def test_siblings_are_measured_on_the_same_network(settings):
     several = dataclasses.replace(settings, sibling_bits=((32, 32), (8, 8), (4, 8)))
     _, _, ended = run(TrialConfig(model_args=SMALL, epochs=1), several)
@@ -202,3 +295,29 @@ def test_too_little_memory_is_said_with_what_helps(settings, monkeypatch, error)
         "out of memory: tried to allocate 20 GiB; try a smaller batch_size or network"
     )
     assert trial.training is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pruning_schedule": "gradual", "prune_at": 0.2},
+        {"pruning_scope": "sensitivity"},
+        {"pruning_method": "weight", "pruning_schedule": "gradual", "prune_at": 0.2},
+    ],
+)
+@pytest.mark.parametrize("lost_after", [2, 3, 4])
+def test_a_compressed_trial_that_is_lost_goes_on_bit_for_bit(
+    settings, tmp_path, changes, lost_after
+):
+    config = pruned(**changes).model_copy(update={"epochs": 5}).canonical()
+    kept = dataclasses.replace(settings, running_location=str(tmp_path / "running"))
+    lost = Trial(config, kept)
+    for _ in range(lost_after):
+        lost.step()
+    _, progress, [(_, report)] = run(config, kept)
+    _, expected, [(_, whole)] = run(config, settings)
+    assert report.resumed_from
+    assert [p.loss for p in progress] == [p.loss for p in expected[progress[0].epoch - 1 :]]
+    assert report.pruning["layers"].keys() == whole.pruning["layers"].keys()
+    assert report.measurement.accuracy == whole.measurement.accuracy
+    assert report.epochs_spent == whole.epochs_spent
