@@ -14,7 +14,7 @@ from paretune import k8s_cli
 from paretune.interrupts import Interrupts
 from paretune.nightly_cli import nightly
 from paretune.results import export_data, front, select
-from paretune.sweeps import INTERRUPTED, say_interrupted, show, view_of
+from paretune.sweeps import INTERRUPTED, earlier_rows, say_interrupted, show, view_of
 from search.errors import SearchError, SweepError
 from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
@@ -107,6 +107,14 @@ def run(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Trials in all, in place of the sweep file's.")
     ] = None,
+    parents: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="STUDY", help="A study to learn from; again for more."),
+    ] = None,
+    from_anyway: Annotated[
+        bool,
+        typer.Option("--from-anyway", help="Take studies that do not match as hints."),
+    ] = False,
 ) -> None:
     """Run a sweep, or go on with its study; Ctrl-C keeps every finished trial."""
     from paretune.tables import make_console
@@ -120,13 +128,16 @@ def run(
         ["paretune", "run", str(file)]
         + (["--plain"] if plain else [])
         + (["--trials", str(trials)] if trials else [])
+        + [part for parent in parents or () for part in ("--from", parent)]
+        + (["--from-anyway"] if from_anyway else [])
     )
     try:
         with Interrupts() as interrupts:
             from search.sweep import run_sweep
 
+            rows = earlier_rows(spec, parents or (), anyway=from_anyway)
             view = view_of(spec, console, plain=plain)
-            outcome = run_sweep(spec, observers=[view, interrupts])
+            outcome = run_sweep(spec, observers=[view, interrupts], **rows)
     except KeyboardInterrupt:
         say_interrupted(again)
         raise typer.Exit(INTERRUPTED) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from paretune.live import LiveView, PlainLines
     from search.spec import SweepSpec
+    from search.study.rows import ResultRow
     from search.sweep import SweepOutcome
 
 INTERRUPTED = 130
@@ -26,6 +28,29 @@ def view_of(spec: SweepSpec, console: Console, *, plain: bool) -> LiveView | Pla
     view = LiveView if live else PlainLines
     names = [name for name, dimension in spec.space.dimensions.items() if dimension.coordinates]
     return view(console, names=names, constraints=spec.constraint_list)
+
+
+def earlier_rows(
+    spec: SweepSpec, parents: Sequence[str], *, anyway: bool
+) -> dict[str, list[ResultRow]]:
+    """Give what `run_sweep` takes of other studies: rows to be told, and hints.
+
+    The best models that count are copied into the sweep's study.
+    """
+    if not parents:
+        return {}
+    from search.study.study import Study
+    from search.warm_start import copy_front, read_parents
+
+    start = read_parents(spec, parents, anyway=anyway)
+    copy_front(spec, Study.create(spec), start)
+    typer.echo(
+        f"paretune: starts from {len(start.told)} rows"
+        + (f" and {len(start.hints)} hints" if start.hints else "")
+        + f" of {len(parents)} {'study' if len(parents) == 1 else 'studies'}",
+        err=True,
+    )
+    return {"told": start.told, "hints": start.hints}
 
 
 def show(outcome: SweepOutcome, console: Console) -> None:

@@ -26,7 +26,7 @@ from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study
 from search.sweep import SweepOutcome, run_sweep
-from trainables.contract import Status
+from search.warm_start import WarmStart, add_rows, copy_front
 from trainables.data import load_data
 
 COMPARISON_FILE = "comparison.json"
@@ -90,10 +90,10 @@ def run_night(
     """
     tonight = night_spec(spec, night)
     earlier = list(_earlier_nights(spec, night))
-    found = _matching_rows(tonight, earlier)
+    start = _matching_rows(tonight, earlier)
     study = Study.create(tonight)
-    _copy_front(tonight, study, found)
-    rows = [row for row, _ in found.values()]
+    copy_front(tonight, study, start)
+    rows = start.told
     outcome = run_sweep(tonight, observers=observers, told=rows)
     if outcome.interrupted:
         return Night(outcome, len(rows), None, ())
@@ -148,21 +148,15 @@ def _is_study(folder: str, name: str) -> bool:
     return True
 
 
-def _matching_rows(
-    spec: SweepSpec, earlier: Sequence[Study]
-) -> dict[str, tuple[ResultRow, Study]]:
-    """Give the rows that count tonight, by trial id, each with its study; the latest wins."""
-    found: dict[str, tuple[ResultRow, Study]] = {}
+def _matching_rows(spec: SweepSpec, earlier: Sequence[Study]) -> WarmStart:
+    """Give the rows that count tonight; of equal configs the latest counts."""
+    start = WarmStart()
     fingerprint = load_data(spec.data).fingerprint if earlier else ""
     for study in earlier:
         rows = study.rows()
-        if not _same_settings(study.spec(), spec) or not _same_data(rows, fingerprint):
-            continue
-        for row in rows:
-            # What failed once may work now.
-            if row.status != Status.FAILED and spec.space.contains(row.config):
-                found.setdefault(row.trial_id, (row, study))
-    return found
+        if _same_settings(study.spec(), spec) and _same_data(rows, fingerprint):
+            add_rows(start, spec, study, rows)
+    return start
 
 
 def _same_settings(then: SweepSpec, now: SweepSpec) -> bool:
@@ -172,24 +166,6 @@ def _same_settings(then: SweepSpec, now: SweepSpec) -> bool:
 def _same_data(rows: Sequence[ResultRow], fingerprint: str) -> bool:
     seen = {row.environment.get("data_fingerprint", fingerprint) for row in rows}
     return seen <= {fingerprint}
-
-
-def _copy_front(spec: SweepSpec, study: Study, found: dict[str, tuple[ResultRow, Study]]) -> None:
-    """Copy the best models of earlier nights, with their files, into tonight's study."""
-    here = {row.trial_id for row in study.rows()}
-    rows = [row for row, source in found.values() if row.artifact and _has_file(row, source)]
-    front = ParetoFront.of(rows, spec.objective_list, spec.constraint_list)
-    for number, row in enumerate(front.rows, start=1):
-        if row.trial_id in here:
-            continue
-        source = found[row.trial_id][1]
-        # The file first: a row says that its file is there.
-        storage.write_whole(study.artifact_path(row), storage.read(source.artifact_path(row)))
-        study.write_row(row.model_copy(update={"origin": "copied", "number": number}))
-
-
-def _has_file(row: ResultRow, study: Study) -> bool:
-    return storage.exists(study.artifact_path(row))
 
 
 # --- the end of a night --------------------------------------------------------------------------

@@ -37,6 +37,8 @@ class Recorder:
     observers: Sequence[SweepObserver]
     told: Sequence[ResultRow] = ()
     """Rows of other studies that the searcher learns from; they are no rows of this study."""
+    hints: Sequence[ResultRow] = ()
+    """Rows of unlike studies: the searcher trusts them little, and their trials are not known."""
     left_running: Sequence[RunningTrial] = ()
     """Trials that an earlier driver left under way."""
     hopeless: str = ""
@@ -49,6 +51,8 @@ class Recorder:
         self.known = {row.trial_id for row in self.rows}
         for row in (*(row for row in self.told if row.trial_id not in self.known), *self.rows):
             self.searcher.tell(row)
+        for row in self.hints:
+            self.searcher.transfer(row)
         self._causes = Counter(_cause(row) for row in self.rows if row.origin != "copied")
         self._to_resume = self._take_up()
         self._earlier = {trial.config.trial_id: trial.curve for trial in self._to_resume}

@@ -39,6 +39,7 @@ def run_sweep(
     *,
     observers: Sequence[SweepObserver] = (),
     told: Sequence[ResultRow] = (),
+    hints: Sequence[ResultRow] = (),
 ) -> SweepOutcome:
     """Run a sweep, or go on with the study of the same name in the same storage.
 
@@ -49,6 +50,7 @@ def run_sweep(
         spec: the sweep.
         observers: hear of what happens.
         told: rows of other studies that the searcher learns from; their trials are not repeated.
+        hints: rows whose numbers cannot be compared with new ones; models trust them little.
 
     Raises:
         StudyError: the study was made with a spec whose numbers cannot be compared.
@@ -60,7 +62,7 @@ def run_sweep(
     with hold_lease(Study(spec.study_location).lease_location) as lease:
         study = Study.create(spec)
         study.fence = lease.check
-        return _run(study, spec, observers, told)
+        return _run(study, spec, observers, told, hints)
 
 
 def _run(
@@ -68,8 +70,10 @@ def _run(
     spec: SweepSpec,
     observers: Sequence[SweepObserver],
     told: Sequence[ResultRow],
+    hints: Sequence[ResultRow],
 ) -> SweepOutcome:
-    recorder = Recorder(spec, study, list(study.rows()), observers, told, study.running())
+    rows = list(study.rows())
+    recorder = Recorder(spec, study, rows, observers, told, hints, study.running())
     interrupted = False
     try:
         recorder.start()

@@ -48,8 +48,8 @@ def analytic_sweep(method: str, seed: int, *, siblings: bool = True, **sections)
                 "size_bytes": {"direction": "min", "reference": 4e6},
                 "latency_ms": {"direction": "min", "reference": 20.0},
             },
-            **sections,
         }
+        | sections
     )
 
 

@@ -212,7 +212,7 @@ def _device_name(deploy: DeployConfig) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _environment(deploy: DeployConfig) -> dict[str, Any]:
-    packages = ("torch", "onnx", "onnxruntime", "numpy")
+    packages = ("paretune", "torch", "onnx", "onnxruntime", "numpy")
     flags = _cpuinfo("flags").split()
     return {
         "python": platform.python_version(),

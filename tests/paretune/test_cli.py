@@ -285,6 +285,26 @@ def test_trials_replaces_the_number_in_the_file(command, sweep, file, tmp_path):
     assert Study.open(str(tmp_path / "digits")).spec().search.trials == 50
 
 
+def test_from_a_study_that_is_not_there_is_bad_input(command, sweep, file, tmp_path):
+    sweep()
+    code, _, err = command("run", file, "--from", tmp_path / "nothing")
+    assert code == 2
+    assert "there is no study at" in err
+
+
+def test_from_a_study_that_does_not_match_is_refused(command, sweep, file, tmp_path):
+    sweep()
+    other = tmp_path / "other.yaml"
+    other.write_text(file.read_text().replace("name: digits\n", "name: other\n", 1)
+                     + "deploy: {batch_size: 8}\n")  # fmt: skip
+    command("run", other)
+    code, _, err = command("run", file, "--from", tmp_path / "other")
+    assert code == 2
+    assert "its `deploy` is" in err
+    assert "--from-anyway" in err
+    assert not (tmp_path / "digits").exists(), "nothing was written"
+
+
 WAITS_FOR_A_SIGNAL = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what runs in the background
