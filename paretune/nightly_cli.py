@@ -92,7 +92,7 @@ def _here(
         raise SweepError("the night ended without a feasible model")
     if night.comparison is None:
         return None
-    typer.echo(f"since the night before, which {night.told} rows were learnt from:")
+    typer.echo(f"{night.told} rows of earlier nights were learnt from; since the night before:")
     typer.echo(comparison_text(night.comparison))
     return night.comparison.to_dict()
 

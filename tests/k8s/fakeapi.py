@@ -127,13 +127,17 @@ class FakeKube:
                 raise Refusal(self.broken, "InternalError", "etcdserver: request timed out")
             self._check_token(handler)
             if proxied := _PROXY.fullmatch(url.path):
+                self._check_right("get", "", "services/proxy", proxied[1])
                 return self._proxy(handler, *proxied.groups())
             found = _RESOURCE.fullmatch(url.path)
             if not found or (found["group"] == "ray.io" and not self.kuberay):
                 raise Refusal.plain_not_found()
             if found["plural"] not in KINDS:
                 raise Refusal(404, "NotFound", "the server could not find the requested resource")
-            self._check_right(handler.command, found, query)
+            verb = _VERBS[handler.command]
+            if verb == "get" and not found["name"]:
+                verb = "watch" if "watch" in query else "list"
+            self._check_right(verb, found["group"] or "", found["plural"], found["namespace"])
             if handler.command == "GET" and not found["name"] and "watch" in query:
                 return self._watch(handler, found, query)
             body = json.loads(raw) if raw else None
@@ -149,18 +153,14 @@ class FakeKube:
         if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
             raise Refusal(401, "Unauthorized", "Unauthorized")
 
-    def _check_right(self, method, found, query):
-        verb = _VERBS[method]
-        if method == "GET" and not found["name"]:
-            verb = "watch" if "watch" in query else "list"
-        plural, group = found["plural"], found["group"] or ""
+    def _check_right(self, verb, group, plural, namespace):
         if {(verb, plural), ("*", plural), (verb, "*")} & self.denied:
             resource = f"{plural}.{group}" if group else plural
             raise Refusal(
                 403,
                 "Forbidden",
                 f'{resource} is forbidden: User "someone" cannot {verb} resource "{plural}" in '
-                f'API group "{group}" in the namespace "{found["namespace"]}"',
+                f'API group "{group}" in the namespace "{namespace}"',
             )
 
     def _do(self, method, found, query, body, media):

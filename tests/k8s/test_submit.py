@@ -5,13 +5,13 @@ import json
 import threading
 
 import pytest
-from decoding import kuberay_schemas
+from decoding import KINDS, kuberay_schemas
 from fakeapi import FakeKube
 from made_sweeps import connected, made
 
 from k8s.errors import AccessRefused, NotInstalled, ObjectRefused, SweepFailed
 from k8s.manifests import sweep_manifests
-from k8s.schedule import Schedule
+from k8s.schedule import Schedule, schedule_manifests
 from k8s.status import observe, observe_all, progress, progress_in, study_location
 from k8s.submit import (
     follow_log,
@@ -312,6 +312,30 @@ def test_waiting_tells_each_phase_once(kube, cluster, spec):
     ]
 
 
+def test_waiting_tells_what_holds_it_up_once_and_then_the_progress(kube, cluster, dashboard):
+    conditions = [{"reason": "Unschedulable", "message": "0/3 nodes are available."}]
+    kube.put("pods", pod("digits-worker-1", conditions=conditions))
+    said = []
+
+    def say(text):
+        said.append(text)
+        if "fits on no node" in text:
+            kube.put("pods", pod("digits-worker-1"))
+            dashboard["log"] = "[1/4] 0a1b2c3d measured\n"
+        if "1/4 trials" in text:
+            kube.set_status(
+                "rayjobs", "digits", jobDeploymentStatus="Complete", jobStatus="SUCCEEDED"
+            )
+
+    wait(cluster, "digits", say, pause_seconds=0.01)
+    assert said == [
+        "Running: the driver is running",
+        "pod digits-worker-1 fits on no node: 0/3 nodes are available.",
+        "1/4 trials, front of 0, hypervolume 0.0000",
+        "Complete: done",
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "error", "text"),
     [
@@ -455,6 +479,27 @@ def test_a_schedule_is_set_up_changed_and_ended(kube, cluster, spec):
     assert unschedule(cluster, "digits") is True
     assert kube.names("cronjobs") == kube.names("roles") == kube.names("rolebindings") == []
     assert unschedule(cluster, "digits") is False
+
+
+def test_a_night_needs_no_more_rights_than_its_role_gives(kube, cluster, spec):
+    from datetime import date
+
+    manifests = schedule_manifests(spec, spec.cluster, Schedule("0 2 * * *"))
+    (rule,) = next(m for m in manifests if m["kind"] == "Role")["rules"]
+    assert rule["resources"] == ["rayjobs"]
+    verbs = {"get", "list", "watch", "create", "update", "patch", "delete"}
+    kube.denied = {("*", plural) for plural in (*KINDS, "services/proxy") if plural != "rayjobs"}
+    kube.denied |= {(verb, "rayjobs") for verb in verbs - set(rule["verbs"])}
+    name = submit_night(cluster, spec, date(2026, 11, 24), keep=3, owner=None)
+    kube.set_status(
+        "rayjobs", name, jobDeploymentStatus="Running", jobStatus="RUNNING", jobId="x",
+        dashboardURL="head-svc.default.svc.cluster.local:8265",
+    )  # fmt: skip
+    said, run = follow(
+        cluster, kube, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}, name=name
+    )
+    assert run().phase == "Complete"
+    assert said == ["Running: the driver is running", "Complete: done"]
 
 
 @pytest.mark.parametrize(

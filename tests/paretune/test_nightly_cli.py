@@ -56,7 +56,7 @@ def test_a_better_night_ends_with_0_and_tells_what_changed(nightly):
     code, out, _, _ = nightly(then=BAD, now=GOOD)
     assert code == 0
     assert f"phone   better: {BAD.trial_id}" in out
-    assert "7 rows were learnt from" in out
+    assert "7 rows of earlier nights were learnt from" in out
 
 
 def test_a_worse_pick_ends_with_1_and_names_the_profiles(nightly):
