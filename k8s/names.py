@@ -21,7 +21,7 @@ _IMAGE = re.compile(
     r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
 )
 _MOUNT = re.compile(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+")
-_BUCKET_URL = re.compile(r"(s3|gs|gcs|az|abfs)://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*/?")
+_BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_.=-]+)*/?")
 
 OURS = ("app.kubernetes.io/", "batch.kubernetes.io/", "kueue.x-k8s.io/", "ray.io/")
 """Prefixes of labels that we, Ray and Kueue set."""
