@@ -231,6 +231,8 @@ class Cluster:
                 found = ObjectRefused(f"{what} in {self} was changed meanwhile; try again: {text}")
             case 400 | 422:
                 found = ObjectRefused(f"{self} does not take {what}: {text}")
+            case status if status == 429 or status >= 500:
+                found = NoCluster(f"{self} cannot answer now ({status}): {text}")
             case _:
                 found = ClusterError(f"{verb} {what} in {self}: answer {error.status}: {text}")
         return found

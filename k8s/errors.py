@@ -1,7 +1,7 @@
 """Errors of a cluster. All of them end a command with exit code 3.
 
 ClusterError
-├── NoCluster      no kubeconfig, an unknown context, or the API server cannot be reached
+├── NoCluster      no kubeconfig, an unknown context, or an API server that does not answer
 ├── AccessRefused  the credentials are not accepted, or may not do this
 ├── NotInstalled   the cluster has no KubeRay
 ├── ObjectRefused  the cluster does not take an object, or it is not ours to change
@@ -18,7 +18,7 @@ class ClusterError(SearchError):
 
 
 class NoCluster(ClusterError):  # noqa: N818 - reads as what happened
-    """There is no cluster to talk to."""
+    """There is no cluster to talk to, or it does not answer now."""
 
 
 class AccessRefused(ClusterError):  # noqa: N818

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from k8s.client import Cluster
-from k8s.errors import AccessRefused
+from k8s.errors import AccessRefused, NoCluster
 from k8s.manifests import DASHBOARD_PORT
 from k8s.pods import INSTANCE_LABEL, MANAGED_BY_LABEL, TOKEN_KEY, Manifest
 from search.errors import SearchError
@@ -256,7 +256,7 @@ def driver_log(cluster: Cluster, status: SweepStatus) -> str | None:
         headers = {RAY_HEADER: f"Bearer {_token(cluster, status.token_secret)}"}
         page = cluster.read_service(status.head_service, DASHBOARD_PORT, path, headers)
         return None if page is None else str(json.loads(page)["logs"])
-    except (AccessRefused, ValueError, KeyError):
+    except (AccessRefused, NoCluster, ValueError, KeyError):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date
 
@@ -21,7 +21,7 @@ from search.errors import SpecError, SweepError
 
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300.0
-"""How long a waiting command bears an API server that does not answer."""
+"""How long a command that waits bears a cluster that cannot be reached or does not answer."""
 GONE_SECONDS = 120.0
 """How long a job may take to go: KubeRay stops its driver first."""
 KINDS_OF_A_SWEEP = (
@@ -160,23 +160,11 @@ def wait(
         SweepFailed: the job ended for another reason, or was stopped.
         NoCluster: the cluster did not answer for long.
     """
-    told, silent_since = _Told(), None
-    while True:
-        try:
-            status = observe(cluster, name)
-            far = progress(cluster, status, None)
-        except NoCluster as error:
-            silent_since = silent_since or time.monotonic()
-            if time.monotonic() - silent_since > PATIENCE_SECONDS:
-                raise
-            say(f"{error}; trying again")
-        else:
-            silent_since = None
-            for line in told.news(status, far):
-                say(line)
-            if status.ended:
-                return _judged(cluster, status)
-        time.sleep(pause_seconds)
+    told = _Told()
+    for status in _statuses(cluster, name, say, pause_seconds):
+        for line in told.news(status, progress(cluster, status, None)):
+            say(line)
+    return _judged(cluster, status)
 
 
 def _judged(cluster: Cluster, status: SweepStatus) -> SweepStatus:
@@ -192,18 +180,35 @@ def _judged(cluster: Cluster, status: SweepStatus) -> SweepStatus:
 
 
 def follow_log(
-    cluster: Cluster, name: str, write: Say, *, pause_seconds: float = POLL_SECONDS
+    cluster: Cluster, name: str, write: Say, say: Say, *, pause_seconds: float = POLL_SECONDS
 ) -> None:
     """Write what the driver prints until its job ends; a driver started again begins anew."""
     written = ""
-    while True:
-        status = observe(cluster, name)
+    for status in _statuses(cluster, name, say, pause_seconds):
         log = driver_log(cluster, status)
         if log is not None and log != written:
             write(log[len(written) :] if log.startswith(written) else log)
             written = log
-        if status.ended:
-            return
+
+
+def _statuses(
+    cluster: Cluster, name: str, say: Say, pause_seconds: float
+) -> Iterator[SweepStatus]:
+    """Look at a job again and again until it has ended, bearing a cluster that is away."""
+    silent_since = None
+    while True:
+        try:
+            status = observe(cluster, name)
+        except NoCluster as error:
+            silent_since = silent_since or time.monotonic()
+            if time.monotonic() - silent_since > PATIENCE_SECONDS:
+                raise
+            say(f"{error}; trying again")
+        else:
+            silent_since = None
+            yield status
+            if status.ended:
+                return
         time.sleep(pause_seconds)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paretune.sweeps import INTERRUPTED
 from search.errors import SpecError
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def submit(
     else:
         _say(f"{spec.name} is there already in {cluster}: {observe(cluster, spec.name)}")
         _say_how_to_resume(observe(cluster, spec.name), file)
-    _follow(cluster, spec.name, wait=wait)
+    _follow(cluster, spec.name, file, context, wait=wait)
 
 
 @app.command()
@@ -94,7 +96,7 @@ def resume(
         _say(f"submitted {spec.name} to {cluster}; it goes on with its study")
     else:
         _say(f"{spec.name} still runs in {cluster}; it was left as it is")
-    _follow(cluster, spec.name, wait=wait)
+    _follow(cluster, spec.name, file, context, wait=wait)
 
 
 @app.command()
@@ -156,7 +158,10 @@ def logs(
 
     name, cluster = _named(sweep, context, namespace)
     if follow:
-        follow_log(cluster, name, lambda text: typer.echo(text, nl=False))
+        try:
+            follow_log(cluster, name, lambda text: typer.echo(text, nl=False), _say)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
         return
     found = observe(cluster, name)
     log = driver_log(cluster, found)
@@ -270,13 +275,19 @@ def _named(target: str, context: str | None, namespace: str | None) -> tuple[str
     return target, _cluster(None, context, namespace)
 
 
-def _follow(cluster: Cluster, name: str, *, wait: bool) -> None:
+def _follow(cluster: Cluster, name: str, file: Path, context: str | None, *, wait: bool) -> None:
     from k8s.submit import wait as follow
 
-    if wait:
+    place = ["--namespace", cluster.namespace, *(["--context", context] if context else [])]
+    if not wait:
+        _say(f"  {shlex.join(['paretune', 'k8s', 'status', name, *place])}")
+        return
+    again = shlex.join(["paretune", "k8s", "submit", str(file), "--wait", *place])
+    try:
         follow(cluster, name, _say)
-    else:
-        _say(f"  paretune k8s status {name} --namespace {cluster.namespace}")
+    except KeyboardInterrupt:
+        _say(f"{name} goes on in the cluster; to follow it again: {again}")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _say_how_to_resume(found: SweepStatus, file: Path) -> None:

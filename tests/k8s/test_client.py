@@ -220,9 +220,17 @@ def test_422_says_what_is_not_taken(cluster, job):
         cluster.create(job)
 
 
-def test_500_is_passed_on(cluster, kube):
-    kube.broken = 500
-    with pytest.raises(ClusterError, match="answer 500: etcdserver: request timed out"):
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_server_in_trouble_is_passed_on(cluster, kube, code):
+    kube.broken = code
+    text = rf"context test cannot answer now \({code}\): etcdserver: request timed out"
+    with pytest.raises(NoCluster, match=text):
+        cluster.get("ConfigMap", "x")
+
+
+def test_any_other_answer_is_passed_on(cluster, kube):
+    kube.broken = 418
+    with pytest.raises(ClusterError, match=r"get ConfigMap x in .* answer 418: etcdserver"):
         cluster.get("ConfigMap", "x")
 
 

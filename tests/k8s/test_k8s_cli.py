@@ -102,6 +102,19 @@ def test_a_job_that_failed_is_told_by_the_exit_code(k8s, kube, sweep):
     assert k8s("submit", sweep, "--wait")[0] == 1
 
 
+def test_ctrl_c_leaves_the_sweep_running_and_says_how_to_follow_it(k8s, kube, sweep, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("k8s.submit.observe", interrupted)
+    code, _, err = k8s("submit", sweep, "--wait")
+    assert code == 130
+    assert "digits goes on in the cluster; to follow it again" in err
+    assert f"paretune k8s submit {sweep} --wait --namespace default" in err
+    assert kube.names("rayjobs") == ["digits"]
+    assert k8s("logs", "digits", "-f")[0] == 130
+
+
 def test_status_is_for_people_and_for_programs(k8s, kube, sweep):
     k8s("submit", sweep)
     kube.set_status(
@@ -170,7 +183,7 @@ COMMANDS = [
         ("credentials", "does not accept your credentials"),
         ("rights", "you may not "),
         ("crd", "install KubeRay 1.7"),
-        ("server", "answer 500"),
+        ("server", "cannot answer now (500)"),
         ("kubeconfig", "no cluster is configured"),
     ],
 )

@@ -452,7 +452,7 @@ def test_a_log_is_followed_to_the_end_of_its_job(kube, cluster, dashboard):
         else:
             kube.set_status("rayjobs", "digits", jobDeploymentStatus="Complete")
 
-    follow_log(cluster, "digits", write, pause_seconds=0.01)
+    follow_log(cluster, "digits", write, print, pause_seconds=0.01)
     assert written == ["one\n", "two\n", "again\n"]
 
 
