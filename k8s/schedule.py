@@ -12,7 +12,6 @@ from k8s.manifests import ground, ray_job
 from k8s.pods import Manifest, metadata
 from k8s.spec import ClusterSpec
 from search.errors import SpecError
-from search.nightly import nights_folder
 from search.spec import SweepSpec
 
 NIGHT_ENTRYPOINT = f"paretune nightly {pods.SWEEP_FILE} --plain --worse-is-ok"
@@ -65,7 +64,7 @@ def schedule_manifests(
     spec: SweepSpec, cluster: ClusterSpec, schedule: Schedule
 ) -> list[Manifest]:
     """Give all objects of a nightly sweep, in the order in which they are sent."""
-    nights = nights_folder(spec).rpartition("/")[2]
+    nights = spec.nights_location.rpartition("/")[2]
     return [
         *ground(spec, cluster, study=nights),
         *_rights(spec, cluster),

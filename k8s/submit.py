@@ -16,8 +16,8 @@ from k8s.pods import INSTANCE_LABEL, MANAGED_BY_LABEL, TOKEN_KEY, Manifest, meta
 from k8s.schedule import Schedule, night_job, nightly_name, schedule_manifests
 from k8s.spec import ClusterSpec
 from k8s.status import STOPPED, SweepProgress, SweepStatus, driver_log, observe, progress
-from k8s.sweep import ClusterSweep
-from search.errors import SpecError, SweepError
+from k8s.sweep import ClusterSweep, cluster_section
+from search.errors import SweepError
 
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300.0
@@ -213,17 +213,6 @@ def _statuses(
 
 
 # --- sending -------------------------------------------------------------------------------------
-
-
-def cluster_section(spec: ClusterSweep) -> ClusterSpec:
-    """Give the `cluster:` section.
-
-    Raises:
-        SpecError: there is none.
-    """
-    if spec.cluster is None:
-        raise SpecError("the sweep file has no `cluster:` section; it needs `image` and `storage`")
-    return spec.cluster
 
 
 def _try(cluster: Cluster, spec: ClusterSweep, ground: Iterable[Manifest], job: Manifest) -> None:

@@ -24,6 +24,17 @@ def load_cluster_sweep(path: str | os.PathLike[str]) -> ClusterSweep:
     return load_sweep_as(ClusterSweep, path)
 
 
+def cluster_section(spec: ClusterSweep) -> ClusterSpec:
+    """Give the `cluster:` section.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if spec.cluster is None:
+        raise SpecError("the sweep file has no `cluster:` section; it needs `image` and `storage`")
+    return spec.cluster
+
+
 def check_cluster(spec: SweepSpec, cluster: ClusterSpec) -> None:
     """Check what only the two together can show.
 

@@ -54,7 +54,7 @@ def render(
     from k8s.manifests import sweep_manifests
     from k8s.render import to_yaml
     from k8s.schedule import schedule_manifests
-    from k8s.submit import cluster_section
+    from k8s.sweep import cluster_section
 
     spec = _sweep(file, namespace)
     section = cluster_section(spec)
@@ -228,8 +228,7 @@ def unschedule(sweep: Target, *, context: Context = None, namespace: Namespace =
 
 def _sweep(file: Path, namespace: str | None = None) -> ClusterSweep:
     from k8s.names import check_label
-    from k8s.submit import cluster_section
-    from k8s.sweep import check_cluster, load_cluster_sweep
+    from k8s.sweep import check_cluster, cluster_section, load_cluster_sweep
     from search.preflight import preflight
 
     spec = load_cluster_sweep(file)

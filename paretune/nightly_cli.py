@@ -99,7 +99,8 @@ def _here(
 
 def _on_cluster(spec: ClusterSweep, day: date, keep: int) -> dict[str, Any] | None:
     from k8s.client import Cluster
-    from k8s.submit import cluster_section, submit_night, wait
+    from k8s.submit import submit_night, wait
+    from k8s.sweep import cluster_section
     from search.nightly import read_comparison
 
     section = cluster_section(spec)

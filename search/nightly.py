@@ -49,11 +49,6 @@ class Night:
     """Studies that were older than the kept nights."""
 
 
-def nights_folder(spec: SweepSpec) -> str:
-    """Give where the nights of a sweep are."""
-    return f"{spec.storage.rstrip('/')}/{spec.name}-nights"
-
-
 def night_spec(spec: SweepSpec, night: date) -> SweepSpec:
     """Give the sweep of one night: the same, in a study of its own.
 
@@ -63,7 +58,7 @@ def night_spec(spec: SweepSpec, night: date) -> SweepSpec:
     if len(spec.name) > MAX_NAME:
         raise SpecError(f"name: has {len(spec.name)} characters; allowed at night: {MAX_NAME}")
     name = f"{spec.name}-{night.isoformat()}"
-    return spec.model_copy(update={"storage": nights_folder(spec), "name": name})
+    return spec.model_copy(update={"storage": spec.nights_location, "name": name})
 
 
 def run_night(
@@ -123,7 +118,7 @@ def read_comparison(spec: SweepSpec, night: date) -> dict[str, Any] | None:
 
 def _earlier_nights(spec: SweepSpec, night: date) -> Iterator[Study]:
     """Give the studies of earlier nights, the latest first."""
-    folder = storage.absolute(nights_folder(spec))
+    folder = storage.absolute(spec.nights_location)
     for name in reversed(storage.list_names(folder)):
         day = _date_of(spec, name)
         if day and day < night and _is_study(folder, name):

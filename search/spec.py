@@ -101,6 +101,11 @@ class SweepSpec(Section):
         return f"{self.storage.rstrip('/')}/{self.name}"
 
     @property
+    def nights_location(self) -> str:
+        """Give where the studies of its nights are."""
+        return f"{self.study_location}-nights"
+
+    @property
     def base_config(self) -> TrialConfig:
         """Give the config that has everything which does not vary."""
         return self.space.base

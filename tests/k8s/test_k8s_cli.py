@@ -40,11 +40,11 @@ def k8s(capsys):
     return run
 
 
-def test_render_needs_no_cluster_and_loads_neither_torch_nor_ray(sweep, tmp_path):
+def test_render_needs_no_cluster_and_loads_no_heavy_library(sweep, tmp_path):
     code = (
         "import sys\nfrom paretune.cli import main\n"
         "try:\n    main(['k8s', 'render', sys.argv[1]])\nfinally:\n"
-        "    assert not {'torch', 'ray'} & set(sys.modules), 'loaded'"
+        "    assert not {'torch', 'ray', 'kubernetes', 'sklearn'} & set(sys.modules), 'loaded'"
     )
     environment = {**os.environ, "KUBECONFIG": str(tmp_path / "nothing")}
     ran = subprocess.run(

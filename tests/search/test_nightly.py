@@ -10,7 +10,7 @@ import yaml
 from search import nightly
 from search.errors import SpecError
 from search.front.front import ParetoFront
-from search.nightly import night_spec, nights_folder, read_comparison, run_night
+from search.nightly import night_spec, read_comparison, run_night
 from search.recorder import Recorder
 from search.spec_file import load_sweep
 from search.study.study import Study
@@ -199,5 +199,5 @@ def test_a_name_without_room_for_a_date_is_refused(sweep):
 
 
 def test_the_folder_stands_beside_the_sweeps_own_study(sweep, tmp_path):
-    assert nights_folder(sweep()) == f"{tmp_path}/digits-nights"
+    assert sweep().nights_location == f"{tmp_path}/digits-nights"
     assert sweep().study_location == f"{tmp_path}/digits"
