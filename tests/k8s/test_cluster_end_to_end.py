@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from decoding import kuberay_schemas
+from decoding import schemas_if_here
 from fakeapi import FakeKube
 from fakeoperator import FakeOperator, Mounts
 from made_sweeps import kubeconfig, written
@@ -26,7 +26,7 @@ SECONDS = 180
 
 @pytest.fixture
 def kube():
-    with FakeKube(kuberay_schemas()) as kube:
+    with FakeKube(schemas_if_here()) as kube:
         yield kube
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from decoding import kuberay_schemas
+from decoding import schemas_if_here
 from fakeapi import FakeKube
 from made_sweeps import kubeconfig, made, written
 
@@ -18,7 +18,7 @@ from paretune.cli import main
 
 @pytest.fixture
 def kube(tmp_path, monkeypatch):
-    with FakeKube(kuberay_schemas(), token="a-token-of-mine") as kube:
+    with FakeKube(schemas_if_here(), token="a-token-of-mine") as kube:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, kube.url)))
         monkeypatch.setattr("k8s.submit.POLL_SECONDS", 0.01)
         yield kube

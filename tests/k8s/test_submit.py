@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from decoding import KINDS, kuberay_schemas
+from decoding import KINDS, schemas_if_here
 from fakeapi import FakeKube
 from made_sweeps import connected, made
 
@@ -28,7 +28,7 @@ from search.errors import SpecError, SweepError
 
 @pytest.fixture
 def kube():
-    with FakeKube(kuberay_schemas()) as kube:
+    with FakeKube(schemas_if_here()) as kube:
         yield kube
 
 
