@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeGuard
 
 import numpy as np
@@ -31,12 +32,12 @@ class Choice:
         """How many values there are."""
         return len(self.values)
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether the values are numbers, so that neighbours are alike."""
         return all(map(is_number, self.values))
 
-    @property
+    @cached_property
     def coordinates(self) -> int:
         """None if fixed, one if ordered, else one per value."""
         if self.count == 1:

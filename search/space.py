@@ -178,20 +178,17 @@ class Space:
             point = min(self._with_allowed_bits(point), key=lambda p: self._distance(p, unit))
         return self.config(point)
 
-    def value(self, config: TrialConfig, name: str) -> Scalar:
-        """Give the value of a dimension in a config, the nearest one if it has another."""
-        return self._point(config)[name]
+    def active_point(self, config: TrialConfig) -> dict[str, Scalar]:
+        """Give the value of each dimension that matters to a config.
 
-    def active(self, config: TrialConfig) -> set[str]:
-        """Name the dimensions that matter to a config: a ratio does not where nothing is pruned.
-
-        A number does not matter if either end of its dimension means the same config. Choices
-        that are no numbers (methods) always count: they decide which others matter.
+        A ratio does not where nothing is pruned. A number does not matter if both ends of its
+        dimension mean the same config; choices that are no numbers (methods) always count,
+        because they decide which others matter.
         """
         point = self._point(config)
         meant = self.config(point)
         return {
-            name
+            name: point[name]
             for name, d in self.dimensions.items()
             if not _is_numeric(d)
             or any(self.config({**point, name: end}) != meant for end in _ends(d))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -285,6 +285,7 @@ MODEL_ARGUMENT_FIELDS = frozenset(CNN_DEFAULTS)
 """Dimensions that are arguments of the model rather than fields of TrialConfig."""
 
 
+@cache
 def _default(field: str) -> Any:
     return TrialConfig.model_fields[field].default
 

@@ -18,7 +18,6 @@ from search.searchers.curves import LearningCurves
 from search.searchers.forecasts import Forecasts, learn_forecasts
 from search.searchers.gaussian import GaussianProcess, fit
 from search.searchers.model_based import ModelSearcher, Pool, share_trained
-from trainables.config import TrialConfig
 from trainables.contract import Status
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def learn(searcher: ModelSearcher, axes: Sequence[Objective]) -> Beliefs:
         if not axis.metric.forecast:
             samples = _samples(searcher, rows, axis)
             if samples.targets:
-                processes[axis.metric.name] = samples.fit(searcher)
+                processes[axis.metric.name] = samples.fit()
     return Beliefs(axes, forecasts, processes)
 
 
@@ -100,41 +99,36 @@ def learn(searcher: ModelSearcher, axes: Sequence[Objective]) -> Beliefs:
 
 @dataclass
 class _Samples:
-    configs: list[TrialConfig]
+    units: list[Floats]
     targets: list[float]
     sds: list[float]
     """Beyond the learned noise; negative ones count in standard deviations of the targets."""
 
-    def add(self, config: TrialConfig, target: float, sd: float = 0.0) -> None:
+    def add(self, unit: Floats, target: float, sd: float = 0.0) -> None:
         if math.isfinite(target):
-            self.configs.append(config)
+            self.units.append(unit)
             self.targets.append(target)
             self.sds.append(sd)
 
-    def fit(self, searcher: ModelSearcher) -> GaussianProcess:
+    def fit(self) -> GaussianProcess:
         targets, sds = np.array(self.targets), np.array(self.sds)
-        return fit(
-            searcher.units(self.configs),
-            targets,
-            noise=np.where(sds < 0, -sds * targets.std(), sds),
-        )
+        noise = np.where(sds < 0, -sds * targets.std(), sds)
+        return fit(np.array(self.units), targets, noise=noise)
 
 
 def _samples(searcher: ModelSearcher, rows: Sequence[ResultRow], axis: Objective) -> _Samples:
     name = axis.metric.name
     samples = _Samples([], [], [])
-    for row in rows:
-        if row.status is Status.MEASURED and name in row.metrics:
-            samples.add(row.config, axis.loss(row.metrics[name]))
-    for row in searcher.transferred:
-        if row.status is Status.MEASURED and name in row.metrics:
-            samples.add(row.config, axis.loss(row.metrics[name]), -TRANSFER_SD)
+    for found, sd in ((rows, 0.0), (searcher.transferred, -TRANSFER_SD)):
+        measured = [r for r in found if r.status is Status.MEASURED and name in r.metrics]
+        for row, unit in zip(measured, searcher.units_of(measured), strict=True):
+            samples.add(unit, axis.loss(row.metrics[name]), sd)
     if not samples.targets:
         return samples
     worst = max(samples.targets)
-    for row in rows:
-        if row.status is Status.DIVERGED:
-            samples.add(row.config, worst, -DIVERGED_SD)
+    diverged = [row for row in rows if row.status is Status.DIVERGED]
+    for unit in searcher.units_of(diverged):
+        samples.add(unit, worst, -DIVERGED_SD)
     if name == "accuracy":
         _add_unfinished(samples, searcher, rows, axis)
     return samples
@@ -155,4 +149,5 @@ def _add_unfinished(
         if (final := curves.final(share, accuracy)) is not None:
             mean, sd = final
             per_accuracy = abs(axis.loss(1.0) - axis.loss(0.0))
-            samples.add(searcher.siblings_of(config)[-1], axis.loss(mean), sd * per_accuracy)
+            unit = searcher.units([searcher.siblings_of(config)[-1]])[0]
+            samples.add(unit, axis.loss(mean), sd * per_accuracy)

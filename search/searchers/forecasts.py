@@ -35,6 +35,12 @@ TREND_PENALTY = 1e-3
 """Of the ridge under the process, on features of about unit size: enough to be solvable."""
 
 
+MOST_CONFIGS = 400
+"""That models learn from; all are looked up."""
+FIT_ROWS, MAX_ROWS = 60, 150
+"""Less than for accuracy: there is no noise to see through."""
+
+
 @dataclass(frozen=True)
 class Forecasts:
     """What is known of the forecast metrics of any config."""
@@ -77,7 +83,7 @@ class Forecasts:
 
 
 def learn_forecasts(rows: Iterable[ResultRow], axes: Sequence[Objective]) -> Forecasts:
-    """Learn from all rows that have every metric of the axes."""
+    """Learn from rows that have every metric of the axes; their order should say nothing."""
     configs: list[TrialConfig] = []
     losses: list[Floats] = []
     seen: dict[_Key, dict[Bits, Floats]] = {}
@@ -87,8 +93,9 @@ def learn_forecasts(rows: Iterable[ResultRow], axes: Sequence[Objective]) -> For
         if axes and all(map(math.isfinite, values)) and _bits(row.config) not in known:
             loss = np.array([a.loss(v) for a, v in zip(axes, values, strict=True)])
             known[_bits(row.config)] = loss
-            configs.append(row.config)
-            losses.append(loss)
+            if len(configs) < MOST_CONFIGS:
+                configs.append(row.config)
+                losses.append(loss)
     features = Features(configs)
     models = []
     if configs:
@@ -120,7 +127,8 @@ class _Trend:
         centre = float(y.mean())
         gram = x.T @ x + TREND_PENALTY * len(x) * np.eye(x.shape[1])
         coefficients = np.asarray(np.linalg.solve(gram, x.T @ (y - centre)), dtype=np.float64)
-        return cls(coefficients, centre, fit(x, y - centre - x @ coefficients))
+        rest = fit(x, y - centre - x @ coefficients, fit_rows=FIT_ROWS, max_rows=MAX_ROWS)
+        return cls(coefficients, centre, rest)
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Give mean and standard deviation at features (q, f), each (q,)."""

@@ -93,20 +93,30 @@ class GaussianProcess:
         )
 
 
-def fit(rows: Floats, targets: Floats, /, *, noise: Floats | None = None) -> GaussianProcess:
+def fit(
+    rows: Floats,
+    targets: Floats,
+    /,
+    *,
+    noise: Floats | None = None,
+    fit_rows: int = FIT_ROWS,
+    max_rows: int = MAX_ROWS,
+) -> GaussianProcess:
     """Fit a process.
 
     Args:
         rows: coordinates of shape (n, d), n >= 1.
         targets: shape (n,).
         noise: standard deviation of each target beyond the learned noise, shape (n,); None: 0.
+        fit_rows: how many rows the hyperparameters are fitted on.
+        max_rows: how many rows predictions are conditioned on.
     """
     mean = float(targets.mean())
     scale = float(targets.std()) or 1.0
     y = (targets - mean) / scale
     own = np.zeros(len(y)) if noise is None else (noise / scale) ** 2
     start = _start(rows.shape[1])
-    subset = informative_rows(rows / np.exp(start[:-2]), own + 1e-2, FIT_ROWS)
+    subset = informative_rows(rows / np.exp(start[:-2]), own + 1e-2, fit_rows)
     theta = _fit_hyperparameters(rows[subset], y[subset], own[subset], start)
     lengths, amplitude, learned = (
         np.exp(theta[:-2]),
@@ -114,7 +124,7 @@ def fit(rows: Floats, targets: Floats, /, *, noise: Floats | None = None) -> Gau
         float(np.exp(theta[-1])),
     )
     scaled = rows / lengths
-    kept = informative_rows(scaled, (own + learned) / amplitude, MAX_ROWS)
+    kept = informative_rows(scaled, (own + learned) / amplitude, max_rows)
     return GaussianProcess(
         rows=scaled[kept],
         targets=y[kept],

@@ -92,7 +92,7 @@ class GpSearcher(ModelSearcher):
         beyond = self.region.beyond(values)
         groups: dict[str, list[int]] = {}
         for i in np.flatnonzero(known):
-            groups.setdefault(self.network_key(rows[i].config), []).append(int(i))
+            groups.setdefault(self.network_of(rows[i]), []).append(int(i))
         networks, losses, least = [], [], []
         for indices in groups.values():
             best = min(beyond[indices])

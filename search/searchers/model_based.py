@@ -95,6 +95,8 @@ class ModelSearcher(Searcher):
         self._transferred: dict[str, ResultRow] = {}
         self._under_way: dict[str, TrialConfig] = {}
         self._heard: dict[str, tuple[int, float]] = {}
+        self._networks: dict[str, str] = {}
+        self._units: dict[str, Floats] = {}
 
     # --- the contract ------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class ModelSearcher(Searcher):
         """Give the best config that is not known; None if the model finds none."""
 
     def _is_ready(self) -> bool:
-        tried = {self.network_key(row.config) for row in self.rows if row.metrics}
+        tried = {self.network_of(row) for row in self._rows.values() if row.metrics}
         started = tried | {self.network_key(config) for config in self._under_way.values()}
         return bool(tried) and len(started) >= self.startup_trials
 
@@ -195,7 +197,13 @@ class ModelSearcher(Searcher):
     def network_key(self, config: TrialConfig) -> str:
         """Name the network that a config trains; without siblings, the config itself."""
         # The lowest bits, because only there every setting of quantization matters.
-        return self.siblings_of(config)[0].trial_id
+        return (under_bits(config, self.pairs[0]) if self.siblings else config).trial_id
+
+    def network_of(self, row: ResultRow) -> str:
+        """Give the network_key of a row; it is asked for again and again."""
+        if row.trial_id not in self._networks:
+            self._networks[row.trial_id] = self.network_key(row.config)
+        return self._networks[row.trial_id]
 
     def pool(self, configs: Sequence[TrialConfig]) -> Pool:
         """Give configs with the coordinates of all their siblings."""
@@ -229,6 +237,14 @@ class ModelSearcher(Searcher):
         """Give coordinates of configs as a model takes them, shape (n, d)."""
         units = [self.space.to_unit(config) for config in configs]
         return np.reshape(units, (len(configs), self.space.coordinates)) * self._scales
+
+    def units_of(self, rows: Sequence[ResultRow]) -> Floats:
+        """Give coordinates of the configs of rows, shape (n, d)."""
+        for row in rows:
+            if row.trial_id not in self._units:
+                self._units[row.trial_id] = self.space.to_unit(row.config) * self._scales
+        found = [self._units[row.trial_id] for row in rows]
+        return np.reshape(found, (len(rows), self.space.coordinates))
 
     @cached_property
     def _scales(self) -> Floats:

@@ -36,7 +36,7 @@ def rank_networks(searcher: ModelSearcher, region: Region, *, count: int) -> lis
     measured = [row for row in rows if row.status is Status.MEASURED]
     values = region.losses(measured)
     good = np.isfinite(values[:, : region.m]).all(axis=1) & region.keeps(values)
-    keys = [searcher.network_key(row.config) for row in measured]
+    keys = [searcher.network_of(row) for row in measured]
     order: list[str] = _by_rank(
         [k for k, g in zip(keys, good, strict=True) if g], values[good, : region.m], count
     )
@@ -46,8 +46,8 @@ def rank_networks(searcher: ModelSearcher, region: Region, *, count: int) -> lis
         (row for row in rows if row.status is not Status.MEASURED),
         key=lambda row: (row.status is not Status.STOPPED, -share_trained(row)),
     )
-    order += [searcher.network_key(row.config) for row in unfinished]
-    configs = {searcher.network_key(row.config): row.config for row in rows}
+    order += [searcher.network_of(row) for row in unfinished]
+    configs = {searcher.network_of(row): row.config for row in rows}
     return [configs[key] for key in dict.fromkeys(order)]
 
 

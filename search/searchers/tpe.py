@@ -11,7 +11,7 @@ Shapes: n networks, k candidates, d coordinates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,23 +44,24 @@ class TpeSearcher(ModelSearcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.region = Region(problem)
-        self._active: dict[str, set[str]] = {}
+        self._points: dict[str, dict[str, Scalar]] = {}
 
     def suggest(self) -> TrialConfig | None:
         """Give the candidate whose density ratio is highest, if its forecast keeps the bounds."""
         rng = self.rng()
-        tried = len({self.network_key(row.config) for row in self.rows})
+        tried = len({self.network_of(row) for row in self.rows})
         count = min(MOST_GOOD, max(LEAST_GOOD, int(np.ceil(GOOD_SHARE * tried))))
-        networks = rank_networks(self, self.region, count=count)
+        networks = [self._point(c) for c in rank_networks(self, self.region, count=count)]
         # What is under way counts as no good: the next one should be somewhere else.
-        good, others = networks[:count], networks[count:] + self.under_way
+        good = networks[:count]
+        others = networks[count:] + [self._point(config) for config in self.under_way]
         units = np.zeros((CANDIDATES, self.space.coordinates))
         scores: dict[str, Floats] = {}
         start = 0
         for name, dimension in self.space.dimensions.items():
             end = start + dimension.coordinates
             if self._is_searched(name, dimension):
-                values = self._values(name, good), self._values(name, others)
+                values = _values(name, good), _values(name, others)
                 if isinstance(dimension, Choice) and not dimension.ordered:
                     drawn = _categorical(dimension, *values, rng)
                 else:
@@ -75,15 +76,12 @@ class TpeSearcher(ModelSearcher):
         """Tell whether a dimension varies; siblings have all bits anyway."""
         return dimension.coordinates > 0 and not (self.siblings and name in BITS)
 
-    def _values(self, name: str, configs: Sequence[TrialConfig]) -> list[Scalar]:
-        """Give the values of a dimension where it matters."""
-        return [self.space.value(c, name) for c in configs if name in self._active_in(c)]
-
-    def _active_in(self, config: TrialConfig) -> set[str]:
+    def _point(self, config: TrialConfig) -> dict[str, Scalar]:
+        """Give the value of each dimension that matters to a config."""
         trial_id = config.trial_id
-        if trial_id not in self._active:
-            self._active[trial_id] = self.space.active(config)
-        return self._active[trial_id]
+        if trial_id not in self._points:
+            self._points[trial_id] = self.space.active_point(config)
+        return self._points[trial_id]
 
     def _best(self, units: Floats, scores: dict[str, Floats]) -> TrialConfig | None:
         """Give the unknown candidate with the highest score over the dimensions it uses."""
@@ -91,11 +89,15 @@ class TpeSearcher(ModelSearcher):
         places, candidates = zip(*configs.values(), strict=True)
         totals = np.array(
             [
-                sum(scores[name][i] for name in self._active_in(c) & scores.keys())
+                sum(scores[name][i] for name in self._point(c).keys() & scores.keys())
                 for i, c in zip(places, candidates, strict=True)
             ]
         )
         return self.first_free([candidates[i] for i in np.argsort(-totals, kind="stable")])
+
+
+def _values(name: str, points: Sequence[Mapping[str, Scalar]]) -> list[Scalar]:
+    return [point[name] for point in points if name in point]
 
 
 # --- densities -------------------------------------------------------------------------------
