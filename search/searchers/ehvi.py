@@ -18,7 +18,6 @@ from scipy.special import ndtri
 from search.searchers.beliefs import Beliefs, learn
 from search.searchers.contract import Problem
 from search.searchers.model_based import ModelSearcher
-from search.searchers.region import Region
 from trainables.config import TrialConfig
 from trainables.contract import Status
 
@@ -41,9 +40,8 @@ class EhviSearcher(ModelSearcher):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.region = Region(problem)
         self.m = self.region.m
-        self.nodes = _nodes(self.region.modelled)
+        self.nodes = _nodes(~self.region.forecast)
 
     def suggest(self) -> TrialConfig | None:
         """Give the candidate whose training is expected to add most."""
@@ -84,16 +82,16 @@ class EhviSearcher(ModelSearcher):
         pool = self.pool(configs)
         # One sibling's uncertainty stands for all in the first round: they share their weights.
         mean, (_, sd) = beliefs.mean(pool), beliefs.predict(pool.own())
-        optimistic = self._improvements(mean, sd, front, nodes=OPTIMISTIC * self.region.modelled)
+        optimistic = self._improvements(mean, sd, front, nodes=OPTIMISTIC * ~self.region.forecast)
         pool = pool[np.argsort(-optimistic, kind="stable")[:FINALISTS]]
         mean, sd = beliefs.predict(pool)
         values = self._improvements(mean, sd, front, nodes=self.nodes)
-        values *= self.region.chance(mean, sd, ~self.region.modelled).max(axis=1)
+        values *= self.region.chance(mean, sd, self.region.forecast).max(axis=1)
         # Where nothing is expected to improve: what may keep the bounds, then what is least known.
-        chance = self.region.chance(mean, sd, np.ones_like(self.region.modelled))
+        chance = self.region.chance(mean, sd, np.ones_like(self.region.forecast))
         order = np.lexsort([-sd.max(axis=(1, 2)), -chance.max(axis=1), -values])
         best = int(order[0])
-        chance = self.region.chance(mean, sd, ~self.region.modelled)[best]
+        chance = self.region.chance(mean, sd, self.region.forecast)[best]
         return self._with_best_bits(pool.configs[best], mean[best], chance, front)
 
     def _improvements(self, mean: Floats, sd: Floats, front: Floats, *, nodes: Floats) -> Floats:

@@ -22,7 +22,6 @@ from sklearn.gaussian_process.kernels import Matern
 from search.searchers.contract import Problem
 from search.searchers.curves import LearningCurves
 from search.searchers.model_based import BITS, ModelSearcher, share_trained
-from search.searchers.region import Region
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import Status
@@ -35,12 +34,12 @@ RHO = 0.05
 """Of the augmented Chebyshev function, as in ParEGO: it keeps weakly dominated rows behind."""
 XI = 0.01
 """Least improvement worth seeking, in standard deviations of the scalarised objective."""
-RANDOM_POINTS, STARTS = 1500, 3
+RANDOM_POINTS, STARTS = 1500, 1
 """Where the acquisition is evaluated, and from how many of those points it is climbed."""
 NOISE = 1e-2
 """Variance of a scalarised objective, relative to that of all rows."""
-ATTEMPTS = 4
-"""Weights to try before giving up on a suggestion that is new and keeps the bounds."""
+CANDIDATES, NEIGHBOURHOODS = 200, 10
+"""Configs that stand by for the peak, half of them around the best networks."""
 
 
 class GpSearcher(ModelSearcher):
@@ -50,7 +49,6 @@ class GpSearcher(ModelSearcher):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.region = Region(problem)
         self.searched = np.array(
             [
                 not (self.siblings and name in BITS)
@@ -62,21 +60,20 @@ class GpSearcher(ModelSearcher):
         """Coordinates that are searched; siblings have all bits anyway."""
 
     def suggest(self) -> TrialConfig | None:
-        """Give the first suggestion, of a few weights, that is new and may keep the bounds."""
-        if not self.searched.any():
-            return None
+        """Give the new config with the highest expected improvement that may keep the bounds."""
         networks, losses, beyond = self._evidence()
-        if not networks:
+        if not (networks and self.searched.any()):
             return None
         rng = self.rng()
-        scaled = _by_quantiles(losses)
-        for _ in range(ATTEMPTS):
-            weights = rng.dirichlet(np.ones(self.region.m))
-            targets = self._scalarised(scaled, beyond, weights)
-            config = self.space.from_unit(self._climb(networks, targets, rng))
-            if (free := self.first_free([config])) is not None:
-                return free
-        return None
+        weights = rng.dirichlet(np.ones(self.region.m))
+        targets = self._scalarised(_by_quantiles(losses), beyond, weights)
+        best = [networks[i] for i in np.argsort(targets, kind="stable")]
+        acquisition, process, peak = self._climb(networks, targets, rng)
+        # The peak may be known already, or break a bound; canonical, it may also be elsewhere.
+        candidates = [peak, *self.candidates(rng, best[:NEIGHBOURHOODS], CANDIDATES)]
+        mean, sd = process.predict(self._cube(candidates), return_std=True)
+        order = np.argsort(-acquisition.base_acq(mean, sd), kind="stable")
+        return self.first_free([candidates[i] for i in order])
 
     # --- evidence ----------------------------------------------------------------------------
 
@@ -119,8 +116,8 @@ class GpSearcher(ModelSearcher):
 
     def _climb(
         self, networks: list[TrialConfig], targets: Floats, rng: np.random.Generator
-    ) -> Floats:
-        """Give the point of the unit cube with the highest expected improvement, (d,)."""
+    ) -> tuple[ExpectedImprovement, GaussianProcessRegressor, TrialConfig]:
+        """Fit a process, and climb its expected improvement: give both and the config on top."""
         order = np.argsort(targets, kind="stable")
         kept = order[:MAX_NETWORKS]
         units = self._cube([networks[i] for i in kept] + self.under_way)
@@ -128,10 +125,11 @@ class GpSearcher(ModelSearcher):
         # What is under way is taken to come in as an average network.
         lies = np.full(len(self.under_way), values.mean())
         names = [f"x{i:03}" for i in range(units.shape[1])]
+        acquisition = ExpectedImprovement(xi=XI)
         optimizer = BayesianOptimization(
             None,
             dict.fromkeys(names, (0.0, 1.0)),
-            acquisition_function=ExpectedImprovement(xi=XI),
+            acquisition_function=acquisition,
             random_state=0,
             verbose=0,
             allow_duplicate_points=True,
@@ -151,12 +149,12 @@ class GpSearcher(ModelSearcher):
         with warnings.catch_warnings():
             # Length scales of what does not matter end at their bound, which is as it should be.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            found = optimizer.acquisition_function.suggest(
+            found = acquisition.suggest(
                 process, optimizer.space, RANDOM_POINTS, STARTS, random_state=seed
             )
         unit = rng.random(self.space.coordinates)
         unit[self.searched] = found
-        return unit
+        return acquisition, process, self.space.from_unit(unit)
 
     def _cube(self, configs: Sequence[TrialConfig]) -> Floats:
         """Give the searched coordinates of configs, shape (n, d)."""

@@ -9,7 +9,7 @@ Shapes: n configs, b siblings of each, d coordinates.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -21,7 +21,9 @@ from threadpoolctl import ThreadpoolController
 
 from search.dimensions import Choice, Range
 from search.searchers.contract import Problem, Searcher
+from search.searchers.forecasts import learn_forecasts
 from search.searchers.random import draws
+from search.searchers.region import Region
 from trainables.config import TrialConfig
 from trainables.contract import Status
 
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+LIKELY = 0.5
+"""Probability from which a forecast counts as keeping the bounds."""
+START_DRAWS = 64
+"""Draws of which the first that is likely to keep the bounds is taken."""
 FINITE_POOL = 600
 """Configs up to which all of a finite space are candidates, at every suggestion."""
 MUTATION_SHARE = 0.4
@@ -90,6 +96,7 @@ class ModelSearcher(Searcher):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.space = problem.space
+        self.region = Region(problem)
         self.siblings = problem.search.siblings and len(self.space.bits_pairs) > 1
         self._rows: dict[str, ResultRow] = {}
         self._transferred: dict[str, ResultRow] = {}
@@ -134,7 +141,7 @@ class ModelSearcher(Searcher):
         threads = ThreadpoolController()
         while True:
             with threads.limit(limits=1, user_api="blas"):
-                config = self.suggest() if self._is_ready() else None
+                config = self.suggest() if self._is_ready() else self._start()
             if config is None:
                 config = next((c for c in rest if c.trial_id not in self._known), None)
             if config is None:
@@ -146,9 +153,16 @@ class ModelSearcher(Searcher):
         """Give the best config that is not known; None if the model finds none."""
 
     def _is_ready(self) -> bool:
-        tried = {self.network_of(row) for row in self._rows.values() if row.metrics}
+        tried = {self.network_of(row) for row in self._rows.values() if "accuracy" in row.metrics}
         started = tried | {self.network_key(config) for config in self._under_way.values()}
         return bool(tried) and len(started) >= self.startup_trials
+
+    def _start(self) -> TrialConfig | None:
+        """Give a draw whose forecast keeps the bounds; None if any draw does."""
+        bounded = (self.region.forecast & self.region.bounded).any()
+        if not bounded or not self._rows:
+            return None
+        return self.first_free(self.candidates(self.rng(), [], START_DRAWS))
 
     # --- evidence ----------------------------------------------------------------------------
 
@@ -217,19 +231,36 @@ class ModelSearcher(Searcher):
                 units[:, :, column] = [dimension.to_unit(value)[0] for value in values]
         return Pool(configs, [self.pairs] * len(configs), units)
 
-    def first_free(self, configs: Iterable[TrialConfig]) -> TrialConfig | None:
-        """Give the first config whose training measures something new, under fitting bits.
+    def first_free(self, configs: Sequence[TrialConfig]) -> TrialConfig | None:
+        """Give the first config that is new and likely to keep the bounds, under fitting bits.
 
         Those are the highest bits whose forecast keeps the bounds: the forecast of the trial's own
-        bits decides whether it runs at all. Without forecasts, the highest bits.
+        bits decides whether it runs at all. If none is likely to, the likeliest; None if none is
+        new.
         """
-        for config in configs:
-            siblings = self.siblings_of(config)[::-1]
-            free = [c for c in siblings if not self.is_known(c)]
-            if not free or (self.siblings and len(free) < len(siblings)):
-                continue
-            return free[0]
+        pool = self.pool(configs)
+        chances = self._forecast_chances(pool)
+        for least in (LIKELY, 0.0):
+            order = range(len(configs)) if least else np.argsort(-chances.max(axis=1))
+            for i in order:
+                siblings = zip(self.siblings_of(configs[i]), chances[i], strict=True)
+                free = [(c, p) for c, p in siblings if not self.is_known(c)]
+                if len(free) == chances.shape[1] and (
+                    likely := [c for c, p in free if p >= least]
+                ):
+                    return likely[-1] if least else max(free, key=lambda pair: pair[1])[0]
         return None
+
+    def _forecast_chances(self, pool: Pool) -> Floats:
+        """Give the probability that the forecast of each sibling keeps the bounds, (n, b)."""
+        axes = self.region.forecast & self.region.bounded
+        shape = pool.units.shape[:2]
+        if not axes.any() or not pool.configs:
+            return np.ones(shape)
+        forecasts = learn_forecasts(self.rows, [self.region.axes[j] for j in np.flatnonzero(axes)])
+        mean, sd = np.zeros((*shape, len(axes))), np.ones((*shape, len(axes)))
+        mean[:, :, axes], sd[:, :, axes] = forecasts.predict(pool.configs, pool.pairs)
+        return self.region.chance(mean, sd, axes)
 
     # --- coordinates -------------------------------------------------------------------------
 

@@ -28,8 +28,8 @@ class Region:
         bounded = [c.metric.name for c in problem.constraint_list if c.metric.name not in named]
         self.axes: list[Objective] = [*objectives, *(objective(name) for name in bounded)]
         self.m = len(objectives)
-        self.modelled = np.array([not axis.metric.forecast for axis in self.axes])
-        """Which axes depend on the weights, shape (a,)."""
+        self.forecast = np.array([axis.metric.forecast for axis in self.axes])
+        """Which axes are known before training, shape (a,)."""
         self.low, self.high = _loss_bounds(self.axes, problem.constraint_list)
         self.bounded = np.isfinite(self.low) | np.isfinite(self.high)
 

@@ -22,7 +22,6 @@ from search.dimensions import Choice, Dimension, Scalar
 from search.searchers.contract import Problem
 from search.searchers.model_based import BITS, ModelSearcher
 from search.searchers.ranking import rank_networks
-from search.searchers.region import Region
 from trainables.config import TrialConfig
 
 Floats = NDArray[np.float64]
@@ -43,7 +42,6 @@ class TpeSearcher(ModelSearcher):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.region = Region(problem)
         self._points: dict[str, dict[str, Scalar]] = {}
 
     def suggest(self) -> TrialConfig | None:
