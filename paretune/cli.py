@@ -13,8 +13,16 @@ import typer
 from paretune import k8s_cli
 from paretune.interrupts import Interrupts
 from paretune.nightly_cli import nightly
+from paretune.reports import compare, report, tensorboard
 from paretune.results import export_data, front, select
-from paretune.sweeps import INTERRUPTED, earlier_rows, say_interrupted, show, view_of
+from paretune.sweeps import (
+    INTERRUPTED,
+    earlier_rows,
+    records_of,
+    say_interrupted,
+    show,
+    view_of,
+)
 from search.errors import SearchError, SweepError
 from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
@@ -137,7 +145,8 @@ def run(
 
             rows = earlier_rows(spec, parents or (), anyway=from_anyway)
             view = view_of(spec, console, plain=plain)
-            outcome = run_sweep(spec, observers=[view, interrupts], **rows)
+            observers = [view, interrupts, *records_of(spec, again)]
+            outcome = run_sweep(spec, observers=observers, **rows)
     except KeyboardInterrupt:
         say_interrupted(again)
         raise typer.Exit(INTERRUPTED) from None
@@ -191,7 +200,7 @@ def _plan_text(spec: SweepSpec) -> str:
 app.command()(nightly)
 app.add_typer(k8s_cli.app, name="k8s")
 
-# --- results: see results.py ---------------------------------------------------------------------
+# --- results: see results.py and reports.py ------------------------------------------------------
 
-for _command in (front, select, export_data):
+for _command in (front, select, report, compare, tensorboard, export_data):
     app.command()(_command)

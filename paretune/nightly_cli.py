@@ -70,7 +70,7 @@ def _here(
     spec: ClusterSweep, file: Path, day: date, keep: int, *, plain: bool
 ) -> dict[str, Any] | None:
     from paretune.interrupts import Interrupts
-    from paretune.sweeps import INTERRUPTED, say_interrupted, show, view_of
+    from paretune.sweeps import INTERRUPTED, records_of, say_interrupted, show, view_of
     from paretune.tables import make_console
     from search.front.compare import comparison_text
     from search.nightly import run_night
@@ -80,7 +80,8 @@ def _here(
     try:
         with Interrupts() as interrupts:
             view = view_of(spec, console, plain=plain)
-            night: Night = run_night(spec, day, keep=keep, observers=[view, interrupts])
+            observers = [view, interrupts, *records_of(spec, again)]
+            night: Night = run_night(spec, day, keep=keep, observers=observers)
     except KeyboardInterrupt:
         say_interrupted(again)
         raise typer.Exit(INTERRUPTED) from None

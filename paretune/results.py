@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,10 +16,16 @@ from search.study import storage
 
 if TYPE_CHECKING:
     from search.front.front import ParetoFront
+    from search.front.picks import Profile
+    from search.study.rows import ResultRow
     from search.study.study import Study
 
 StudyFolder = Annotated[
     str, typer.Argument(metavar="STUDY", help="The study folder that a run printed.")
+]
+ProfilesFile = Annotated[
+    Path | None,
+    typer.Option("--profiles", metavar="FILE", help="Device profiles of your own (YAML)."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 
@@ -34,9 +43,9 @@ def front(
 
     if as_json and as_csv:
         raise SpecError("--json and --csv were both given; choose one")
-    opened, found = _front(study)
+    opened, found = open_front(study)
     if as_json:
-        _print_json(found.records(opened))
+        print_json(found.records(opened))
     elif as_csv:
         typer.echo(csv_text(found.records(opened)), nl=False)
     else:
@@ -48,6 +57,10 @@ def front(
 def select(
     study: StudyFolder,
     *,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Budgets of a device: phone, edge, server.")
+    ] = None,
+    profiles: ProfilesFile = None,
     max_size_bytes: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Largest file, such as 500kB.")
     ] = None,
@@ -61,30 +74,73 @@ def select(
         bool, typer.Option("--knee", help="The best compromise instead of the most accurate.")
     ] = False,
     copy_to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Copy the model there.")
+        str | None,
+        typer.Option(metavar="FILE", help="Copy the model there, with all that is known of it."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the one model to deploy from a study's front."""
+    """Choose the one model to deploy from a study's front.
+
+    Budgets that are given beside a profile replace those of the profile.
+    """
     from paretune.tables import pick_text
     from search.front.front import record
-    from search.front.picks import pick
+    from search.front.picks import Profile
+    from search.front.profiles import find_profile
+    from search.front.steps import step_less, step_more
 
-    opened, found = _front(study)
-    row = pick(
-        found,
-        max_size_bytes=_quantity(max_size_bytes, "B", "--max-size-bytes"),
-        max_latency_ms=_quantity(max_latency_ms, "ms", "--max-latency-ms"),
-        min_accuracy=min_accuracy,
-        knee=knee,
-    )
+    opened, found = open_front(study)
+    known = profiles_of(profiles)
+    base = find_profile(profile, known) if profile else Profile("budgets", "")
+    asked = {
+        "max_size_bytes": _quantity(max_size_bytes, "B", "--max-size-bytes"),
+        "max_latency_ms": _quantity(max_latency_ms, "ms", "--max-latency-ms"),
+        "min_accuracy": min_accuracy,
+    }
+    chosen = base.with_budgets(asked)
+    row = chosen.pick(found, knee=knee)
+    more, less = step_more(found, row), step_less(found, row)
     if copy_to is not None:
-        storage.write_whole(copy_to, storage.read(opened.artifact_path(row)))
+        storage.write_whole(copy_to, _with_facts(opened, row))
     picked = record(row, opened)
     if as_json:
-        _print_json(picked)
-    else:
-        typer.echo(pick_text(row, copy_to or str(picked["artifact"])))
+        steps = {"one_step_more": more, "one_step_less": less}
+        print_json(picked | {name: step and step.to_dict() for name, step in steps.items()})
+        return
+    what = "best compromise" if knee else "most accurate"
+    typer.echo(pick_text(row, copy_to or str(picked["artifact"])))
+    typer.echo(f"chosen    {what} of the {len(found.rows)} on the front, {chosen.budgets_text}")
+    typer.echo(f"one more  {more or 'nothing on the front is more accurate'}")
+    typer.echo(f"one less  {less or 'nothing on the front is smaller'}")
+    if copy_to is not None:
+        typer.echo(_snippet(opened.location, copy_to))
+
+
+def _with_facts(study: Study, row: ResultRow) -> bytes:
+    """Give the row's model file with what is known of it inside; its graph is not touched."""
+    from trainables.stamp import stamped
+
+    facts = {
+        "study": study.location,
+        "trial": row.trial_id,
+        "config": row.config.model_dump(),
+        "metrics": row.metrics | {"test_accuracy": row.test_accuracy},
+        "latency": row.latency,
+        "environment": row.environment,
+    }
+    content = storage.read(study.artifact_path(row))
+    return stamped(content, {"paretune": json.dumps(facts, default=str)})
+
+
+def _snippet(study: str, model: str) -> str:
+    """Give what runs a model without us, on images that `export-data` wrote."""
+    return f"""
+# paretune export-data {shlex.quote(study)} test.npz      writes images to try it on
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession({model!r})
+data = numpy.load("test.npz")
+answers = session.run(None, {{session.get_inputs()[0].name: data["images"]}})[0].argmax(axis=1)
+print("accuracy", (answers == data["labels"]).mean())"""
 
 
 def export_data(
@@ -113,6 +169,14 @@ def export_data(
     typer.echo(f"{len(part.labels)} {split} images written to {file}", err=True)
 
 
+def profiles_of(file: Path | None) -> Mapping[str, Profile]:
+    """Give the device profiles: the usual ones, and those of a file."""
+    from search.front.picks import PROFILES
+    from search.front.profiles import read_profiles
+
+    return PROFILES if file is None else read_profiles(file)
+
+
 def _quantity(text: str | None, unit: str, option: str) -> float | None:
     from search.quantities import parse_quantity
 
@@ -127,7 +191,8 @@ def _quantity(text: str | None, unit: str, option: str) -> float | None:
     return number
 
 
-def _front(location: str) -> tuple[Study, ParetoFront]:
+def open_front(location: str) -> tuple[Study, ParetoFront]:
+    """Open a study and select its front; say which files of it were left out."""
     from search.front.front import ParetoFront
     from search.study.study import Study
 
@@ -140,5 +205,6 @@ def _front(location: str) -> tuple[Study, ParetoFront]:
     return study, ParetoFront.of(rows, spec.objective_list, spec.constraint_list)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Print JSON on stdout."""
     typer.echo(json.dumps(value, indent=1))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from search.observer import BestEffort, SweepObserver
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -53,6 +55,14 @@ def earlier_rows(
     return {"told": start.told, "hints": start.hints}
 
 
+def records_of(spec: SweepSpec, command: str) -> list[SweepObserver]:
+    """Give the watchers that write into the study: TensorBoard's logs and the report."""
+    from search.report.writer import ReportWriter
+    from search.tensorboard.log import TensorBoardLog
+
+    return [BestEffort(TensorBoardLog(spec)), BestEffort(ReportWriter(spec, command))]
+
+
 def show(outcome: SweepOutcome, console: Console) -> None:
     """Print the front that a sweep left behind, and what can be done with it."""
     from paretune.tables import counts_text, front_table
@@ -70,6 +80,7 @@ def show(outcome: SweepOutcome, console: Console) -> None:
                 f"  paretune select {study} {choice} --copy-to model.onnx", soft_wrap=True
             )
         console.print(f"  paretune front {study} --json", soft_wrap=True)
+        console.print(f"report: {study}/report.html", soft_wrap=True)
 
 
 def say_interrupted(again: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search.front.front import ParetoFront
 from search.front.picks import bytes_text, ms_text
+from search.settings import bits_name, settings, varying
 from search.study.rows import ResultRow
 from search.study.study import flat
 from trainables.config import TrialConfig
@@ -91,25 +92,6 @@ def latency_text(row: ResultRow) -> str:
 # --- settings of a trial -------------------------------------------------------------------------
 
 
-def settings(config: TrialConfig) -> dict[str, Any]:
-    """Give every dimension's value by its name in the sweep file.
-
-    Arguments of the `cnn` have names of their own, those of other models are `model.NAME`.
-    """
-    prefix = "" if config.model == "cnn" else "model."
-    arguments = {f"{prefix}{name}": value for name, value in config.model_args.items()}
-    return config.model_dump(exclude={"model_args"}) | arguments
-
-
-def varying(configs: Iterable[TrialConfig]) -> list[str]:
-    """Give the names of the dimensions in which the configs differ."""
-    seen: dict[str, set[Any]] = {}
-    for config in configs:
-        for name, value in settings(config).items():
-            seen.setdefault(name, set()).add(value)
-    return [name for name, values in seen.items() if len(values) > 1]
-
-
 def settings_text(config: TrialConfig, names: Sequence[str]) -> str:
     """Give the named settings in one line; what cannot matter in this config is left out.
 
@@ -126,7 +108,7 @@ def settings_text(config: TrialConfig, names: Sequence[str]) -> str:
         if name in values and name not in bits
     ]
     if bits & set(names):
-        parts.append(f"W{config.weight_bits}A{config.activation_bits}")
+        parts.append(bits_name(config))
     return " ".join(parts)
 
 

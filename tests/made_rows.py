@@ -1,5 +1,7 @@
 """Rows as a sweep would write them, with numbers made up by the test."""
 
+import onnx
+
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import Status
@@ -26,3 +28,13 @@ def made_row(
         metrics={name: value for name, value in metrics.items() if value is not None},
         **more,
     )
+
+
+def tiny_onnx(doc: str) -> bytes:
+    """Give a real model file that hands its input on; `doc` tells it from others."""
+    ends = [onnx.helper.make_tensor_value_info(n, 1, ["N", 2]) for n in ("images", "logits")]
+    node = onnx.helper.make_node("Identity", ["images"], ["logits"])
+    graph = onnx.helper.make_graph([node], "tiny", [ends[0]], [ends[1]])
+    model = onnx.helper.make_model(graph, doc_string=doc, ir_version=10)
+    onnx.helper.set_model_props(model, {"classes": "[]"})
+    return model.SerializeToString()

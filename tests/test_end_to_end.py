@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -115,7 +116,43 @@ def test_select_copies_the_picked_file(study, folder):
         "--copy-to", folder / "model.onnx", "--json",
     )  # fmt: skip
     assert json.loads(picked.stdout)["trial_id"] == smallest["trial_id"]
-    assert (folder / "model.onnx").read_bytes() == Path(smallest["artifact"]).read_bytes()
+    copied, own = (onnx.load(path) for path in (folder / "model.onnx", smallest["artifact"]))
+    assert copied.graph == own.graph
+    facts = json.loads({p.key: p.value for p in copied.metadata_props}["paretune"])
+    assert facts["trial"] == smallest["trial_id"]
+    assert facts["config"] == smallest["config"]
+    assert facts["metrics"]["test_accuracy"] == smallest["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_the_printed_snippet_runs_with_numpy_and_onnxruntime_alone(study, folder):
+    for profile in ("phone", "edge", "server"):
+        picked = paretune(
+            "select", study, "--profile", profile, "--copy-to", "model.onnx", cwd=folder
+        )
+        assert picked.returncode == 0, picked.stderr
+        facts, _, snippet = picked.stdout.partition("\n# ")
+        export, code = snippet.split("\n", 1)
+        command = export.partition("   ")[0].split()
+        assert paretune(*command[1:], cwd=folder).returncode == 0
+        assert len(code.strip().splitlines()) == 5
+        # -S and an own path leave nothing to import but these two and the standard library.
+        bare = folder / "bare"
+        bare.mkdir(exist_ok=True)
+        for package in (np, onnxruntime):
+            here = Path(package.__file__).parent
+            for part in (here, here.parent / f"{here.name}.libs"):
+                link = bare / part.name
+                if part.exists() and not link.exists():
+                    link.symlink_to(part)
+        ran = subprocess.run(
+            [sys.executable, "-S", "-c", code], cwd=folder, env={"PYTHONPATH": str(bare)},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        stated = next(line for line in facts.splitlines() if line.startswith("accuracy"))
+        accuracy = float(ran.stdout.split()[1])
+        assert f"{accuracy:.3f} on test images" in stated
 
 
 def alive(mark: str) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,13 +30,25 @@ class Profile:
     max_latency_ms: float | None = None
     min_accuracy: float | None = None
 
-    def pick(self, front: ParetoFront) -> ResultRow:
-        """Choose the most accurate member within the budgets, see `pick`."""
+    def with_budgets(self, budgets: Mapping[str, float | None]) -> Profile:
+        """Give the profile with other budgets, by name; those that are None stay."""
+        given = {name: value for name, value in budgets.items() if value is not None}
+        return replace(self, **given)  # type: ignore[arg-type]  # names of budgets, all floats
+
+    @property
+    def budgets_text(self) -> str:
+        """Give the budgets in words."""
+        budgets = _budgets(self.max_size_bytes, self.max_latency_ms, self.min_accuracy)
+        return " and ".join(b.asked for b in budgets) or "any model"
+
+    def pick(self, front: ParetoFront, *, knee: bool = False) -> ResultRow:
+        """Choose the most accurate member within the budgets, or the knee: see `pick`."""
         return pick(
             front,
             max_size_bytes=self.max_size_bytes,
             max_latency_ms=self.max_latency_ms,
             min_accuracy=self.min_accuracy,
+            knee=knee,
         )
 
 

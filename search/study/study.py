@@ -217,6 +217,17 @@ class Study:
 
     # --- the rest ----------------------------------------------------------------------------
 
+    def environment(self) -> dict[str, Any]:
+        """Give what `write_environment` noted; empty if nothing was."""
+        path = self._path(ENVIRONMENT_FILE)
+        if not storage.exists(path):
+            return {}
+        try:
+            found = json.loads(storage.read(path))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Note versions and machine of this run."""
         content = json.dumps(environment, indent=1, sort_keys=True, default=str).encode()

@@ -7,9 +7,10 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import yaml
-from made_rows import made_row
+from made_rows import made_row, tiny_onnx
 
 import paretune
 from paretune.cli import main
@@ -66,7 +67,7 @@ def models(study):
         config = TrialConfig(learning_rate=0.01 * number, model_args={"width": 8}).canonical()
         row = made_row(number, *numbers_, config=config, latency=latency, test_accuracy=0.5)
         row = row.model_copy(update={"artifact": f"{row.trial_id}.onnx"})
-        storage.write_whole(study.artifact_path(row), f"model {number}".encode())
+        storage.write_whole(study.artifact_path(row), tiny_onnx(f"model {number}"))
         rows.append(row)
     rows.append(made_row(4, status=Status.FAILED, reason="out of memory"))
     for row in rows:
@@ -425,7 +426,7 @@ def test_select_keeps_a_budget_and_copies_the_model(command, study, tmp_path, bu
     code, out, _ = command("select", study.location, *budget, "--copy-to", copy, "--json")
     assert code == 0
     assert json.loads(out)["size_bytes"] == 12345
-    assert copy.read_bytes() == b"model 2"
+    assert onnx.load(copy).doc_string == "model 2"
 
 
 def test_select_says_the_nearest_miss(command, study, tmp_path):

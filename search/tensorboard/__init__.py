@@ -1,0 +1,1 @@
+"""What a sweep writes for TensorBoard, with TensorBoard's own writer: no torch, no tensorflow."""
