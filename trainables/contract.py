@@ -107,6 +107,8 @@ class Progress:
     loss_scale: float
     """Of fp16 loss scaling; 1 without it."""
     parameters: int
+    sparsity: float = 0.0
+    """Share of the parameters that pruning has removed or set to 0 so far."""
     peak_memory_bytes: int = 0
     """Largest so far, see `train.py`."""
 

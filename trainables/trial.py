@@ -276,8 +276,14 @@ class Trial:
             skipped_steps=self.skipped_steps,
             loss_scale=stats.loss_scale,
             parameters=count_parameters(training.model),
+            sparsity=self.sparsity(),
             peak_memory_bytes=self.peak_memory_bytes,
         )
+
+    def sparsity(self) -> float:
+        """Give the share of the parameters that pruning has taken so far."""
+        pruned = self.report.pruning
+        return 1 - pruned["parameters_after"] / pruned["parameters_before"] if pruned else 0.0
 
     # --- from weights to numbers -----------------------------------------------------------
 

@@ -33,7 +33,7 @@ class Cost:
 
 def cost_of(rows: Sequence[ResultRow]) -> Cost:
     """Add up the rows of a study."""
-    trained = [row for row in rows if row.origin == "trained"]
+    trained = [row for row in rows if row.is_trial]
     phases: dict[str, float] = {}
     for row in rows:
         for name, seconds in row.seconds.items():
@@ -43,19 +43,30 @@ def cost_of(rows: Sequence[ResultRow]) -> Cost:
     usual = statistics.median(paces) if paces else 0.0
     stopped = [row for row in trained if row.status is Status.STOPPED]
     infeasible = [row for row in trained if row.status is Status.INFEASIBLE]
+    continued = [row for row in rows if row.origin == "continued"]
     siblings = [row for row in rows if row.origin == "sibling"]
     copied = [row for row in rows if row.origin == "copied"]
     return Cost(
-        trainings=sum(row.epochs_trained > 0 for row in trained),
-        epochs=sum(row.epochs_trained for row in trained),
+        trainings=sum(_epochs_spent(row) > 0 for row in trained),
+        epochs=sum(_epochs_spent(row) for row in trained),
         seconds_by_phase=dict(sorted(phases.items(), key=lambda item: -item[1])),
         savings=(
             _saving("stopping early", stopped, usual, own_pace=True),
             _saving("forecasts that broke a bound", infeasible, usual),
+            Saving(
+                "networks that another trial had begun",
+                len(continued),
+                begun := sum(row.epochs_trained - _epochs_spent(row) for row in continued),
+                begun * usual,
+            ),
             _saving("siblings on one training", siblings, usual, whole=True),
             _saving("rows of an earlier study", copied, usual, whole=True),
         ),
     )
+
+
+def _epochs_spent(row: ResultRow) -> int:
+    return row.epochs_trained if row.epochs_spent is None else row.epochs_spent
 
 
 def _saving(

@@ -25,6 +25,7 @@ LABELS = {
     "latency_ms": "latency",
     "parameters": "parameters",
     "train_seconds": "training time",
+    "peak_memory_bytes": "training memory",
 }
 """Metrics as people call them."""
 
@@ -50,6 +51,9 @@ def page_data(rows: Sequence[ResultRow], front: ParetoFront) -> dict[str, Any]:
             "test": [_short(row.test_accuracy) for row in rows],
             "low_ms": [_short((row.latency or {}).get("low_ms")) for row in rows],
             "high_ms": [_short((row.latency or {}).get("high_ms")) for row in rows],
+            "plain_bytes": [(row.uncompressed or {}).get("size_bytes") for row in rows],
+            "plain_ms": [_short(_uncompressed_ms(row)) for row in rows],
+            "without_payoff": [", ".join(row.without_payoff) for row in rows],
             "artifact": [row.artifact if row.trial_id in members else None for row in rows],
         },
         "metrics": {name: [_short(row.metrics.get(name)) for row in rows] for name in shown},
@@ -58,6 +62,11 @@ def page_data(rows: Sequence[ResultRow], front: ParetoFront) -> dict[str, Any]:
         "projections": _projections(rows, front),
         "growth": _growth(rows, front),
     }
+
+
+def _uncompressed_ms(row: ResultRow) -> float | None:
+    latency = (row.uncompressed or {}).get("latency") or {}
+    return latency.get("ms")
 
 
 def _reason(row: ResultRow, front: ParetoFront) -> str:

@@ -7,6 +7,7 @@ Shapes: n rows, d dimensions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def importances(
     whole = np.flatnonzero(np.isfinite(table).all(axis=1))
     measured, table = [measured[i] for i in whole], table[whole]
     names = varying(row.config for row in measured)
-    groups = np.array([row.parent or row.trial_id for row in measured])
+    groups = np.array([json.dumps(row.config.training_part()) for row in measured])
     if len(set(groups)) < MIN_TRAININGS or not names:
         return []
     X = _encoded(measured, names)

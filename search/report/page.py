@@ -78,7 +78,7 @@ def _written(report: Report) -> Html:
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     if not report.running:
         return join(["written ", moment])
-    trained = sum(row.origin == "trained" for row in report.rows)
+    trained = sum(row.is_trial for row in report.rows)
     return join(
         [
             tag("strong", f"running: {trained} of {report.spec.search.trials} trials. "),

@@ -10,7 +10,7 @@ import numpy as np
 
 from search.settings import bits_name
 from search.study.rows import ResultRow
-from trainables.config import TrialConfig
+from trainables.config import COMPRESSION_FIELDS, PRUNING_FIELDS, TrialConfig
 from trainables.contract import Status
 
 Quartiles = tuple[float, float, float]
@@ -55,15 +55,21 @@ def _pruning_label(config: TrialConfig) -> str:
 KNOBS = (
     Knob(
         "bits",
-        frozenset({"weight_bits", "activation_bits"}),
-        bits_name,
+        COMPRESSION_FIELDS - PRUNING_FIELDS,
+        lambda c: bits_name(c) + (" qat" if c.quantization == "qat" else ""),
         lambda c: (c.weight_bits, c.activation_bits) == (32, 32),
     ),
     Knob(
         "pruning",
-        frozenset(name for name in TrialConfig.model_fields if name.startswith("prun")),
+        PRUNING_FIELDS,
         _pruning_label,
         lambda c: c.pruning_method == "none",
+    ),
+    Knob(
+        "quantization",
+        frozenset({"quantization", "qat_at"}),
+        lambda c: c.quantization,
+        lambda c: c.quantization == "ptq",
     ),
     Knob(
         "mixed precision",

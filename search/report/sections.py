@@ -15,7 +15,7 @@ from search.objectives import broken
 from search.report.cost import cost_of
 from search.report.html import Html, join, table, tag
 from search.report.importance import MIN_TRAININGS, RELIABLE, Importance
-from search.report.paired import Quartiles, paired_differences
+from search.report.paired import KNOBS, Quartiles, paired_differences
 from search.settings import bits_name
 from search.spec import SweepSpec
 from search.study.rows import ResultRow
@@ -24,7 +24,7 @@ from trainables.contract import Status
 
 def tiles(rows: Sequence[ResultRow], front: ParetoFront) -> Html:
     """Give the study in five numbers."""
-    trained = sum(row.origin == "trained" for row in rows)
+    trained = sum(row.is_trial for row in rows)
     measured = front.counts.get(Status.MEASURED, 0)
     facts: list[tuple[str, str, str]] = [
         (f"{trained:,}", "trainings", f"{measured:,} models measured"),
@@ -111,11 +111,8 @@ def compression(rows: Sequence[ResultRow]) -> Html:
         ]
         for d in differences
     ]
-    missing = {"bits", "pruning", "mixed precision"} - {d.knob for d in differences}
-    note = (
-        f"For {' and '.join(sorted(missing))} there is no pair in this study: two models that "
-        "differ in nothing else need a list of values, not a range."
-    )
+    missing = [knob.name for knob in KNOBS if knob.name not in {d.knob for d in differences}]
+    note = f"No two models of this study differ in {' or in '.join(missing)} alone."
     shown = table(["", "change", "pairs", "accuracy", "size", "latency"], body, numbers=4)
     return join([shown, tag("p", note, class_="note") if missing else ""])
 

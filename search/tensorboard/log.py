@@ -60,8 +60,6 @@ class TensorBoardLog(SweepObserver):
         self.rows: list[ResultRow] = []
         self.on_front: set[str] = set()
         self._running: dict[str, EventLog] = {}
-        self._parameters: dict[str, int] = {}
-        """Of the running trials, in their first epoch: what sparsity is measured against."""
         self._sweep: EventLog | None = None
         self._last_image = 0.0
 
@@ -105,14 +103,13 @@ class TensorBoardLog(SweepObserver):
         """Write the curves."""
         if (log := self._running.get(trial_id)) is None:
             return
-        whole = self._parameters.setdefault(trial_id, progress.parameters)
         log.scalars(
             {
                 "epoch/accuracy": progress.accuracy,
                 "epoch/loss": progress.loss,
                 "epoch/learning_rate": progress.learning_rate,
                 "epoch/loss_scale": progress.loss_scale,
-                "epoch/sparsity": 1 - progress.parameters / whole,
+                "epoch/sparsity": progress.sparsity,
                 "forecast/size_bytes": progress.size_bytes,
                 "forecast/latency_ms": progress.latency_ms,
             },
@@ -123,7 +120,6 @@ class TensorBoardLog(SweepObserver):
     def trial_ended(self, row: ResultRow) -> None:
         """End the session; write what it changed about the front."""
         self.rows.append(row)
-        self._parameters.pop(row.trial_id, None)
         if (log := self._running.pop(row.trial_id, None)) is not None:
             write_end(log, row, time.time())
             log.close()

@@ -104,7 +104,7 @@ def test_paired_differences_agree_with_a_search_of_all_pairs():
         )
     knobs = {
         "bits": {"weight_bits", "activation_bits"},
-        "pruning": {"pruning_method", "pruning_ratio", "prune_at"},
+        "pruning": {"pruning_method", "pruning_ratio", "pruning_criterion", "prune_at"},
         "mixed precision": {"amp"},
     }
     expected = {}
@@ -169,14 +169,17 @@ def test_cost_counts_a_training_once():
             curve=[{"epoch": 4.0, "train_seconds": 8.0}], seconds={"train": 8.0},
         )
     )  # fmt: skip
+    begun = made_row(92, 0.9, 10, 1.0, config=config, origin="continued", epochs_trained=10)
+    rows.append(begun.model_copy(update={"epochs_spent": 4}))
     rows.append(made_row(91, status=Status.INFEASIBLE, config=config, seconds={"forecast": 1.0}))
     cost = cost_of(rows)
-    assert (cost.trainings, cost.epochs) == (4, 3 * 4 + 4)
+    assert (cost.trainings, cost.epochs) == (5, 3 * 4 + 4 + 4)
     assert cost.seconds_by_phase == {"train": 14.0, "measure": 1.5, "forecast": 1.0}
     savings = {s.by: (s.trials, s.epochs, s.seconds) for s in cost.savings}
     assert savings["stopping early"] == (1, 6, pytest.approx(6 * 2.0))
     # At the median of .5 s (three trainings) and 2 s (the stopped one) an epoch.
     assert savings["forecasts that broke a bound"] == (1, 10, pytest.approx(5.0))
+    assert savings["networks that another trial had begun"] == (1, 6, pytest.approx(3.0))
     assert savings["siblings on one training"] == (3, 12, pytest.approx(6.0))
 
 

@@ -47,7 +47,8 @@ def measured(number: int, accuracy: float, size: float, **more):
 
 
 def progress(epoch: int, parameters: int = 1000) -> Progress:
-    return Progress(epoch, 0.4 + epoch / 10, 2.0, 0.05, 5000, 0.5, epoch, 0, 1.0, parameters)
+    gone = 1 - parameters / 1000
+    return Progress(epoch, 0.4 + epoch / 10, 2.0, 0.05, 5000, 0.5, epoch, 0, 1.0, parameters, gone)
 
 
 @pytest.fixture

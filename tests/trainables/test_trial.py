@@ -106,6 +106,8 @@ def test_pruning_happens_at_its_epoch_and_training_goes_on(settings):
     parameters = [p.parameters for p in progress]
     assert parameters[0] == parameters[1] > parameters[2] == parameters[3]
     assert report.pruning["parameters_after"] == parameters[3]
+    assert [p.sparsity for p in progress[:2]] == [0, 0]
+    assert progress[3].sparsity == pytest.approx(1 - parameters[3] / parameters[0])
 
 
 def pruned(**changes):
@@ -120,6 +122,8 @@ def test_gradual_pruning_narrows_epoch_by_epoch(settings):
     _, progress, [(_, report)] = run(config, settings)
     parameters = [p.parameters for p in progress]
     assert parameters == sorted(parameters, reverse=True)
+    # Against the network before any of it went, which the first epoch no longer was.
+    assert progress[-1].sparsity > 1 - parameters[-1] / parameters[0]
     assert len(set(parameters)) > 2
     assert parameters[3:] == [report.measurement.parameters] * 5
     assert report.forecast.size_bytes == report.measurement.size_bytes
@@ -170,8 +174,9 @@ def test_a_torn_network_is_trained_anew(settings, tmp_path):
 
 def test_single_weights_pay_off_in_the_deflated_file_alone(settings):
     config = pruned().model_copy(update={"pruning_method": "weight", "pruning_ratio": 0.8})
-    _, _, [(_, report)] = run(config, settings)
+    _, progress, [(_, report)] = run(config, settings)
     measured = report.measurement
+    assert progress[-1].sparsity > 0.7 > progress[0].sparsity == 0
     assert measured.compressed_bytes < 0.5 * measured.size_bytes
     assert report.without_payoff[0].startswith("not smaller")
     assert report.pruning["parameters_after"] < 0.3 * measured.parameters

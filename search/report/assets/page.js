@@ -106,8 +106,12 @@ function fillDetails() {
   const entries = [["status", ROWS.status[i]], ["origin", ROWS.origin[i]], ...facts(i)];
   for (const name of Object.keys(DATA.metrics)) {
     if (DATA.objectives.some((o) => o.name === name)) continue;
-    entries.push([name.replace("_", " "), metricText(name, DATA.metrics[name][i])]);
+    entries.push([name.replaceAll("_", " "), metricText(name, DATA.metrics[name][i])]);
   }
+  const [bytes, ms] = [DATA.metrics.size_bytes[i], DATA.metrics.latency_ms[i]];
+  if (ROWS.plain_bytes[i] && bytes) entries.push(["size by uncompressed", `${(bytes / ROWS.plain_bytes[i]).toFixed(2)}x`]);
+  if (ROWS.plain_ms[i] && ms) entries.push(["latency by uncompressed", `${(ms / ROWS.plain_ms[i]).toFixed(2)}x`]);
+  if (ROWS.without_payoff[i]) entries.push(["no gain in", ROWS.without_payoff[i]]);
   if (ROWS.parent[i]) entries.push(["network of", ROWS.parent[i]]);
   if (ROWS.reason[i]) entries.push(["why", ROWS.reason[i]]);
   const list = make("dl");
