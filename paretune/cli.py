@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -23,7 +24,7 @@ from paretune.sweeps import (
     show,
     view_of,
 )
-from search.errors import SearchError, SweepError
+from search.errors import SearchError, StudyError, SweepError
 from search.study import storage
 from trainables.errors import DataError, ModelError, TrialError
 
@@ -125,13 +126,6 @@ def run(
     ] = False,
 ) -> None:
     """Run a sweep, or go on with its study; Ctrl-C keeps every finished trial."""
-    from paretune.tables import make_console
-    from search.preflight import preflight
-
-    spec = _sweep(file, trials)
-    console = make_console()
-    for note in preflight(spec):
-        typer.echo(f"paretune: {note}", err=True)
     again = shlex.join(
         ["paretune", "run", str(file)]
         + (["--plain"] if plain else [])
@@ -139,11 +133,58 @@ def run(
         + [part for parent in parents or () for part in ("--from", parent)]
         + (["--from-anyway"] if from_anyway else [])
     )
+    _run(_sweep(file, trials), again, plain=plain, parents=parents or (), anyway=from_anyway)
+
+
+@app.command()
+def resume(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Folder of the study.")],
+    *,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="One line per trial instead of the live view.")
+    ] = False,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Trials in all, in place of the stored number.")
+    ] = None,
+) -> None:
+    """Go on with a study by the sweep file that is stored in it."""
+    from search.study.study import Study
+
+    again = shlex.join(
+        ["paretune", "resume", study]
+        + (["--plain"] if plain else [])
+        + (["--trials", str(trials)] if trials else [])
+    )
+    location = Study.open(study).location
+    spec = _sweep(storage.join(location, "sweep.yaml"), trials)
+    folder, _, name = location.rpartition("/")
+    if name != spec.name:
+        raise StudyError(
+            f"{location} holds the study {spec.name!r}: a folder has the name of its study. "
+            f"Rename it to {spec.name}"
+        )
+    _run(spec.model_copy(update={"storage": folder}), again, plain=plain)
+
+
+def _run(
+    spec: SweepSpec,
+    again: str,
+    *,
+    plain: bool,
+    parents: Sequence[str] = (),
+    anyway: bool = False,
+) -> None:
+    from paretune.tables import make_console
+    from search.preflight import preflight
+
+    console = make_console()
+    for note in preflight(spec):
+        typer.echo(f"paretune: {note}", err=True)
     try:
         with Interrupts() as interrupts:
             from search.sweep import run_sweep
 
-            rows = earlier_rows(spec, parents or (), anyway=from_anyway)
+            rows = earlier_rows(spec, parents, anyway=anyway)
             view = view_of(spec, console, plain=plain)
             observers = [view, interrupts, *records_of(spec, again)]
             outcome = run_sweep(spec, observers=observers, **rows)
@@ -158,7 +199,7 @@ def run(
         raise SweepError("the sweep ended without a feasible model")
 
 
-def _sweep(file: Path, trials: int | None = None) -> ClusterSweep:
+def _sweep(file: Path | str, trials: int | None = None) -> ClusterSweep:
     from k8s.sweep import load_cluster_sweep
 
     spec = load_cluster_sweep(file)

@@ -94,7 +94,7 @@ def _length(content: bytes) -> int:
 def _head(text: bytes, location: str) -> Head:
     try:
         head = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{location} is torn, or no checkpoint") from error
     if not isinstance(head, dict):
         raise ValueError(f"{location} is not a checkpoint: its head is {type(head).__name__}")

@@ -208,7 +208,7 @@ def _read(folder: str, name: str) -> Claim | None:
     try:
         found = json.loads(storage.read(storage.join(folder, name)))
         return Claim(**found)
-    except (StorageError, ValueError, TypeError):
+    except (StorageError, ValueError, TypeError, RecursionError):
         return None
 
 

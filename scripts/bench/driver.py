@@ -1,0 +1,108 @@
+"""What a driver costs: thousands of trials that train nothing, through the real sweep and Ray.
+
+    python scripts/bench/driver.py [--trials 5000]
+
+Prints, every 500 trials: memory of the driver, trials and events per second since the last line,
+and the driver's own CPU time per trial. All three should stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+EVERY = 500
+EPOCHS = 3
+
+
+def main() -> None:
+    """Run the trials and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--trials", type=int, default=5000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="d-") as folder:
+        os.environ.update(RAY_TMPDIR=folder, HOME=folder, OMP_NUM_THREADS="1")
+        run(Path(folder), options.trials)
+
+
+def run(folder: Path, trials: int) -> None:
+    """Run a sweep of trials that train nothing."""
+    from ray import tune
+
+    import trainables.trial
+    from search.observer import SweepObserver
+    from search.spec_file import load_sweep
+    from search.sweep import run_sweep
+    from trainables.contract import Latency, Measurement, Progress, Status, TrialReport
+
+    latency = Latency(0.1, 0.09, 0.11, 1.0, "thread_cpu", 100, 1, 1, "cpu")
+
+    class TrivialTrial(tune.Trainable):
+        """Reports three epochs that were never trained, then a measurement of no file."""
+
+        def setup(self, config, *, settings):
+            self.reset_config(config)
+
+        def reset_config(self, new_config):
+            self.trial, self.epoch = new_config, 0
+            return True
+
+        def step(self):
+            self.epoch += 1
+            accuracy = min(1.0, self.trial["learning_rate"] * 5)
+            progress = Progress(self.epoch, accuracy, 0.1, 0.1, 1000, 0.1, 1.0, 0, 1.0, 100)
+            result = {**asdict(progress), "done": self.epoch == EPOCHS}
+            if self.epoch == EPOCHS:
+                made = Measurement(accuracy, accuracy, 1000, 900, 100, latency, 1.0, {}, 0.0)
+                report = TrialReport(Status.MEASURED, measurement=made, epochs_trained=EPOCHS)
+                result["reports"] = json.dumps([(self.trial, report.to_dict())])
+            return result
+
+    trainables.trial.TuneTrial = TrivialTrial
+
+    class Meter(SweepObserver):
+        """Prints a line every so many trials."""
+
+        done = 0
+        at, cpu = time.monotonic(), time.process_time()
+
+        def trial_ended(self, row):
+            self.done += 1
+            if self.done % EVERY:
+                return
+            seconds, cpu = time.monotonic() - self.at, time.process_time() - self.cpu
+            print(
+                f"{self.done:6} {memory_mb():10.0f} {EVERY / seconds:9.1f} "
+                f"{EVERY * (EPOCHS + 1) / seconds:9.1f} {1000 * cpu / EVERY:16.2f}",
+                flush=True,
+            )
+            self.at, self.cpu = time.monotonic(), time.process_time()
+
+    file = folder / "sweep.yaml"
+    file.write_text(
+        f"name: trivial\nstorage: {folder}\ndata: {{name: digits}}\n"
+        "space: {learning_rate: {uniform: [0.01, 0.2]}, epochs: 3}\n"
+        f"search: {{trials: {trials}, siblings: false}}\n"
+        "objectives: {accuracy: max, size_bytes: min}\n"
+        "resources: {max_concurrent: 2}\n"
+    )
+    print("trials  memory MB  trials/s  events/s  CPU ms per trial")
+    outcome = run_sweep(load_sweep(file), observers=[Meter()])
+    print(f"{len(outcome.rows)} rows")
+
+
+def memory_mb() -> float:
+    """Give the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
