@@ -471,3 +471,46 @@ def test_export_data_writes_what_the_model_takes(command, study, tmp_path):
             sizes[split] = len(data["labels"])
     assert sum(sizes.values()) == 1797
     assert sizes["train"] > sizes["val"]
+
+
+# --- resume --------------------------------------------------------------------------------------
+
+
+def test_resume_runs_the_stored_sweep_in_the_folder_that_is_given(
+    command, sweep, file, tmp_path, monkeypatch
+):
+    sweep()
+    assert command("run", file)[0] == 0
+    (study,) = (path.parent for path in tmp_path.rglob("rows") if path.is_dir())
+    moved = tmp_path / "elsewhere" / study.name
+    moved.parent.mkdir()
+    study.rename(moved)
+    monkeypatch.chdir(moved.parent)
+    code, out, _ = command("resume", study.name)
+    assert code == 0
+    assert f"study: {moved}" in out
+    assert not study.exists()
+
+
+def test_an_interrupted_resume_says_how_to_go_on(command, sweep, file, tmp_path):
+    sweep()
+    command("run", file)
+    (study,) = (path.parent for path in tmp_path.rglob("rows") if path.is_dir())
+    sweep(interrupted=True)
+    code, _, err = command("resume", study, "--trials", 9)
+    assert code == 130
+    assert f"paretune resume {study} --trials 9" in err
+
+
+def test_resume_refuses_what_is_no_study_and_a_folder_of_another_name(
+    command, sweep, file, tmp_path
+):
+    code, _, err = command("resume", tmp_path / "nothing")
+    assert (code, "there is no study" in err) == (2, True)
+    sweep()
+    command("run", file)
+    (study,) = (path.parent for path in tmp_path.rglob("rows") if path.is_dir())
+    study.rename(study.with_name("renamed"))
+    code, _, err = command("resume", study.with_name("renamed"))
+    assert code == 2
+    assert f"Rename it to {study.name}" in err
