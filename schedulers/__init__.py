@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,9 @@ def replay(
     scheduler: TrialScheduler,
     trial_id: str,
     config: Mapping[str, Any],
-    epochs: Iterable[Mapping[str, Any]],
+    epochs: Sequence[Mapping[str, Any]],
+    *,
+    ended: bool = False,
 ) -> None:
     """Let a scheduler hear again what a trial of an earlier run reported.
 
@@ -63,11 +65,14 @@ def replay(
         trial_id: unlike that of any other trial.
         config: of the trial, as Tune had it.
         epochs: results in their order, each with `training_iteration`.
+        ended: whether the last one is of the trial's own last epoch.
     """
     trial = SimpleNamespace(trial_id=trial_id, config=config)
     scheduler.on_trial_add(None, trial)
-    for result in epochs:
+    for result in epochs[: len(epochs) - ended]:
         scheduler.on_trial_result(None, trial, dict(result))
+    if ended:
+        scheduler.on_trial_complete(None, trial, dict(epochs[-1]))
     scheduler.on_trial_remove(None, trial)
 
 

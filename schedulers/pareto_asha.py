@@ -30,7 +30,11 @@ class ParetoAsha(FIFOScheduler):  # type: ignore[misc]
         self.max_epochs = max_epochs
         self.brackets = stop.brackets
         epochs = rung_epochs(stop.grace_epochs, stop.reduction_factor, max_epochs)
-        self.rungs = {e: Rung(e, stop.reduction_factor, stop.keep_front) for e in epochs}
+        self.ends: dict[str, tuple[float, ...]] = {}
+        self.rungs = {
+            epoch: Rung(epoch, stop.reduction_factor, stop.keep_front, ends=self.ends)
+            for epoch in epochs
+        }
         self.last_rung = epochs[-1] if epochs else 0
         self.reasons: dict[str, str] = {}
 
@@ -45,22 +49,29 @@ class ParetoAsha(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: Result) -> None:
         """Hear of a trial's last result, which later trials are compared with."""
-        if "training_iteration" in result:
-            self._reason(self.goals.name(trial), result["training_iteration"], result)
+        if "training_iteration" not in result:
+            return
+        name = self.goals.name(trial)
+        self._reason(name, result["training_iteration"], result)
+        losses = self._losses(result)
+        if len(losses) == len(self.goals.losses) and all(map(math.isfinite, losses)):
+            self.ends[name] = losses
 
     def _reason(self, name: str, epoch: int, result: Result) -> str:
         """Say why a trial stops; nothing if it goes on."""
-        known = {key: result[key] for key in self.goals.losses if key in result}
-        for key, value in known.items():
-            if not math.isfinite(value):
-                return f"epoch {epoch}: {key} is {value}"
-        rung = self.rungs.get(epoch)
-        if rung is None or not known:
+        for key in self.goals.losses:
+            if not math.isfinite(result.get(key, 0.0)):
+                return f"epoch {epoch}: {key} is {result[key]}"
+        rung, losses = self.rungs.get(epoch), self._losses(result)
+        if rung is None or not losses:
             return ""
-        losses = tuple(self.goals.losses[key](value) for key, value in known.items())
         reason = rung.enter(name, losses, self._violation(epoch, result))
         skipped = list(self.rungs).index(epoch) < self._bracket(name)
         return "" if skipped else reason
+
+    def _losses(self, result: Result) -> tuple[float, ...]:
+        """Give the losses of those objectives that trials report."""
+        return tuple(loss(result[key]) for key, loss in self.goals.losses.items() if key in result)
 
     def _violation(self, epoch: int, result: Result) -> float:
         """Sum up by how much bounds are broken that can be judged at an epoch.

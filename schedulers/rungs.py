@@ -3,7 +3,8 @@
 A rung is an epoch at which trials are compared. Of n trials there, about the best
 n / reduction_factor go on, by either of two orders: the Pareto order (fronts one after the other,
 each spread as an epsilon-net, as in Schmucker et al., arXiv:2106.12639), or the first objective
-alone. Either order by itself loses one end of the front.
+alone. Either order by itself loses one end of the front. A trial stops as well if others that
+ended have already what it may still become.
 
 Shapes: n trials at a rung, m objectives, minimised.
 """
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+NEIGHBOURS = 8
+"""Ended trials, alike at the rung, whose best gain a trial may still hope for."""
 
 
 def rung_epochs(grace_epochs: int, reduction_factor: int, max_epochs: int) -> list[int]:
@@ -38,11 +42,13 @@ class Rung:
 
     epoch: int
     reduction_factor: int = 3
-    keep_front: bool = False
-    """Whether no trial is stopped that none dominates."""
+    keep_front: bool = True
+    """Whether trials that none dominates at the rung go on, be they many."""
     names: list[str] = field(default_factory=list)
     losses: list[tuple[float, ...]] = field(default_factory=list)
     violations: list[float] = field(default_factory=list)
+    ends: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Losses of trials at their last epoch, by name; the rungs of a sweep share them."""
 
     def enter(self, name: str, losses: tuple[float, ...], violation: float = 0.0) -> str:
         """Note a trial and say why it stops here; nothing if it goes on.
@@ -66,14 +72,31 @@ class Rung:
         keep = math.ceil(len(losses) / self.reduction_factor)
         by_front, front = places_by_front(losses, violations)
         by_first = places_by_first(losses, violations, by_front)
-        if by_first[index] < keep or by_front[index] < keep:
+        if by_first[index] == 0 or by_front[index] == 0:
             return ""
-        if self.keep_front and front[index] == 0:
+        if better := self._out_of_reach(losses[index]):
+            return f"rung {self.epoch}: may at best become worse than {better}"
+        on_kept_front = self.keep_front and front[index] == 0
+        if on_kept_front or min(by_first[index], by_front[index]) < keep:
             return ""
         return (
             f"rung {self.epoch}: rank {by_front[index] + 1} of {len(losses)}, "
             f"{self._rival(losses, violations, index)}"
         )
+
+    def _out_of_reach(self, own: NDArray[np.float64]) -> str:
+        """Name an ended trial that dominates what a trial (m,) may become; nothing if none does.
+
+        What never changes in training, as the size, gains nothing and so stays as it is.
+        """
+        known = [name for name in self.names if name in self.ends]
+        if len(known) < NEIGHBOURS:
+            return ""
+        then = np.array([self.losses[self.names.index(name)] for name in known])
+        now = np.array([self.ends[name] for name in known])
+        hoped = own + best_gains(own, then, now)
+        dominating = (now <= hoped).all(axis=1) & (now < hoped).any(axis=1)
+        return known[int(np.argmax(dominating))] if dominating.any() else ""
 
     def _rival(
         self, losses: NDArray[np.float64], violations: NDArray[np.float64], index: int
@@ -87,6 +110,24 @@ class Rung:
             best = min(np.flatnonzero(dominating), key=lambda i: tuple(losses[i]))
             return f"dominated by {self.names[best]}"
         return "on the front, which is crowded here"
+
+
+def best_gains(own: ArrayLike, then: ArrayLike, now: ArrayLike, /) -> NDArray[np.float64]:
+    """Give the best change of each loss from a rung to the end among trials alike at the rung.
+
+    Args:
+        own: (m,) losses of a trial at the rung.
+        then: (k, m) those of ended trials at the rung.
+        now: (k, m) and at their end.
+
+    >>> best_gains([0.5, 3.0], [[0.4, 1.0], [0.6, 2.0]], [[0.1, 1.0], [0.2, 2.0]])
+    array([-0.4,  0. ])
+    """
+    before, after = np.asarray(then, dtype=float), np.asarray(now, dtype=float)
+    far = np.abs(before - np.asarray(own, dtype=float))
+    alike = np.argsort(far, axis=0, kind="stable")[:NEIGHBOURS]
+    best = np.take_along_axis(after - before, alike, axis=0).min(axis=0)
+    return np.asarray(best, dtype=np.float64)
 
 
 def places_by_first(

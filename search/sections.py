@@ -120,9 +120,9 @@ class StopSpec(Section):
     reduction_factor: int = Field(default=3, ge=2)
     """Of n trials at a rung n / reduction_factor go on, reduction_factor times as long. The
     default lies between 2 and 4, the values used by Li et al. (arXiv:1810.05934)."""
-    keep_front: bool = False
-    """Whether `pareto_asha` stops no trial that none dominates: keeps more of the front, at the
-    cost of more epochs."""
+    keep_front: bool = True
+    """Whether `pareto_asha` lets all trials of a rung go on that none dominates there, be they
+    more than reduction_factor asks for: that kept more of the front (docs/benchmark.md)."""
     brackets: int = Field(default=1, ge=1)
     """Groups of trials for `pareto_asha`; the trials of group b pass the first b rungs unjudged,
     against early rungs that say little. 1: all are judged at every rung."""

@@ -10,7 +10,7 @@ from schedulers.contract import Bound, Goals
 from search.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
-from trainables.contract import METRICS
+from trainables.contract import METRICS, Status
 
 FIXED = [name for name, metric in METRICS.items() if metric.forecast]
 """Metrics that are the same in all epochs of a trial."""
@@ -21,7 +21,8 @@ def scheduler_of(spec: SweepSpec, rows: Iterable[ResultRow]) -> Any:
     scheduler = make_scheduler(spec.stop, max_epochs=spec.space.max_epochs, goals=goals(spec))
     for row in rows:
         if row.curve:  # siblings have none: they were not trained
-            replay(scheduler, row.trial_id, row.config.model_dump(), epochs(row))
+            ended = row.status is Status.MEASURED
+            replay(scheduler, row.trial_id, row.config.model_dump(), epochs(row), ended=ended)
     return scheduler
 
 

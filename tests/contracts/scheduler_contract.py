@@ -24,7 +24,7 @@ class Options:
     direction: str = "max"
     grace_epochs: int = 1
     reduction_factor: int = 3
-    keep_front: bool = False
+    keep_front: bool = True
     brackets: int = 1
 
 

@@ -76,7 +76,9 @@ def test_the_only_nondominated_trial_goes_on(rows, factor):
 def test_about_one_in_reduction_factor_goes_on_by_each_order(rows, factor):
     rows = sorted(set(rows))
     keep = math.ceil(len(rows) / factor)
-    assert keep <= sum(goes_on(filled(rows, factor=factor))) <= 2 * keep
+    front = slow_fronts(rows).count(0)
+    assert keep <= sum(goes_on(filled(rows, factor=factor, keep_front=False))) <= 2 * keep
+    assert sum(goes_on(filled(rows, factor=factor))) <= 2 * keep + front
 
 
 @property_of(rows=ANY_LOSSES, factor=FACTORS, data=st.data())
@@ -106,7 +108,7 @@ def test_who_is_dominated_never_goes_on_before_the_one_that_dominates(rows, fact
 def test_with_keep_front_nobody_stops_whom_nobody_dominates(rows, factor):
     on = goes_on(filled(rows, factor=factor, keep_front=True))
     assert all(on[i] for i, front in enumerate(slow_fronts(rows)) if front == 0)
-    plain = goes_on(filled(rows, factor=factor))
+    plain = goes_on(filled(rows, factor=factor, keep_front=False))
     assert all(kept for kept, was in zip(on, plain, strict=True) if was)
 
 
@@ -138,6 +140,40 @@ def test_entering_twice_changes_nothing():
     assert rung.losses == [(0.1, 0.9), (0.5, 0.5)]
 
 
+def ended_rung() -> Rung:
+    """Give a rung with ten ended trials of one size that each gained 0.2 to 0.3."""
+    rung = Rung(3, 3)
+    for i in range(10):
+        rung.enter(f"t{i}", (0.5 + i / 100, 1.0))
+        rung.ends[f"t{i}"] = (0.3 + (i % 2) / 10, 1.0)
+    return rung
+
+
+def test_who_cannot_reach_what_others_have_stops():
+    """On the front of the rung, but those alike gained at most 0.28, which leaves it at 0.225."""
+    rung = ended_rung()
+    rung.enter("slow", (0.9, 0.8))
+    rung.ends["slow"] = (0.3, 0.8)
+    assert rung.enter("late", (0.505, 0.9)) == ""
+    rung.ends["slow"] = (0.1, 0.8)
+    assert rung.enter("late", (0.505, 0.9)) == "rung 3: may at best become worse than slow"
+
+
+def test_few_ended_trials_tell_nothing():
+    rung = ended_rung()
+    rung.enter("slow", (0.9, 0.8))
+    rung.ends = dict.fromkeys(("slow", "t0", "t1", "t2", "t3", "t4", "t5"), (0.1, 0.8))
+    assert rung.enter("late", (0.505, 0.9)) == ""
+
+
+@property_of(rows=losses_of(2), ends=losses_of(2), factor=FACTORS)
+def test_the_best_goes_on_whatever_ended_trials_have(rows, ends, factor):
+    rung = filled(rows, factor=factor)
+    rung.ends |= dict(zip(rung.names, ends, strict=False))
+    on = goes_on(rung)
+    assert on[rows.index(min(rows))]
+
+
 # --- what it says --------------------------------------------------------------------------------
 
 
@@ -148,6 +184,8 @@ def test_a_reason_names_rank_and_rival():
 
 def test_a_reason_says_where_the_front_is_crowded():
     rung = filled([(0.0, 1.0), (0.5, 0.5), (0.49, 0.51), (1.0, 0.0)], factor=4)
+    assert rung.verdict(1) == ""
+    rung.keep_front = False
     assert rung.verdict(1) == "rung 3: rank 3 of 4, on the front, which is crowded here"
 
 
