@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from search.errors import SweepError
+
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -31,6 +33,8 @@ RAY_ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+
+log = logging.getLogger("paretune")
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """By this switch Ray takes 127.0.0.1 for the address of the machine, and listens nowhere else."""
@@ -48,18 +52,27 @@ def ray_session() -> Iterator[None]:
         yield
         return
     if not address:
-        _keep_token_private()
+        try:
+            _keep_token_private()
+        except OSError as error:
+            log.warning("Ray's token file may be readable by others: %s", error)
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=address or "local",
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        configure_logging=True,
-        **local,
-    )
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            configure_logging=True,
+            **local,
+        )
+    except Exception as error:  # Ray raises bare Exceptions when its processes do not come up
+        where = (
+            f"the Ray cluster at {address} cannot be reached" if address else "Ray did not start"
+        )
+        raise SweepError(f"{where}: {error}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)  # Ray put its own handler in its place
     try:
