@@ -20,7 +20,7 @@ from made_sweeps import kubeconfig, written
 
 from trainables.config import TrialConfig
 
-SECONDS = 180
+SECONDS = 400
 """For a driver to start on a busy machine."""
 
 
