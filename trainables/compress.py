@@ -10,13 +10,18 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.data import ImageData, Split
+from trainables.export import count_parameters, export_float
 from trainables.importance import Look
 from trainables.prune import PRUNING, How, Pruner
+from trainables.qat import QuantizedModule
 from trainables.sensitivity import Curves
 from trainables.train import Training
 
 LOOKED_AT = 256
 """Training images for the taylor criterion, and validation images for sensitivity curves."""
+
+QAT_PEAK_RATE = 5e-3
+"""Of adamw at the start of the schedule; at the default `qat_at` it begins at a seventh."""
 
 _curves: dict[str, Curves] = {}
 """Sensitivity by trained network: trials that share a training measure it once per worker."""
@@ -43,6 +48,31 @@ class Compression:
         """Names the trained weights that pruning starts from."""
         self.pruner: Pruner | None = None
 
+    def prepare(self, training: Training) -> dict[str, Any] | None:
+        """Do what is due before the next epoch; say what is pruned by now, None if nothing was."""
+        pruning = self.prune(training)
+        if training.epoch == self.config.qat_after:
+            self.start_quantized(training)
+        return pruning
+
+    def start_quantized(self, training: Training) -> None:
+        """Go on with the float graph of the file, and with the file's rounding."""
+        config, pruned = self.config, bool(training.masks)
+        parameters = count_parameters(training.model)
+        quantized = QuantizedModule(
+            export_float(
+                training.model, channels=self.data.channels, image_size=self.data.image_size
+            ),
+            weight_bits=config.weight_bits,
+            activation_bits=config.activation_bits,
+            calibration=self.data.normalised(self.data.train.images[: config.calibration_images]),
+            method=config.calibration,
+            parameters=parameters,
+        )
+        # Without batch norm, the rate of the first training would break the network.
+        training.fine_tune(quantized, "adamw", QAT_PEAK_RATE)
+        training.masks = quantized.masks() if pruned else {}
+
     def prune(self, training: Training) -> dict[str, Any] | None:
         """Do what is due before the next epoch; say what is gone by now, None if nothing was due.
 
@@ -59,15 +89,15 @@ class Compression:
             training.replace_parameters()
         return asdict(pruning)
 
-    def restore(self, training: Training, pruning: dict[str, Any] | None) -> None:
+    def restore(self, training: Training, pruning: dict[str, Any] | None, *, epoch: int) -> None:
         """Give a fresh network the shape in which a checkpoint was saved, before it is loaded."""
-        if pruning is None:
-            return
-        key = self._curves_key()
-        _curves.setdefault(key, pruning["sensitivity"])
-        self.pruner = self._start(training, plan=pruning["plan"])
-        self.pruner.restore(pruning)
-        training.replace_parameters()
+        if pruning is not None:
+            _curves.setdefault(self._curves_key(), pruning["sensitivity"])
+            self.pruner = self._start(training, plan=pruning["plan"])
+            self.pruner.restore(pruning)
+            training.replace_parameters()
+        if self.config.qat_after is not None and epoch > self.config.qat_after:
+            self.start_quantized(training)
 
     def _start(self, training: Training, plan: dict[str, int] | None = None) -> Pruner:
         config = self.config

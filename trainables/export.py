@@ -69,7 +69,8 @@ def serialise(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
 
 def count_parameters(model: nn.Module) -> int:
     """Give the number of learned values, frozen ones included."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    known = getattr(model, "network_parameters", None)  # of a form made for quantization
+    return known or sum(parameter.numel() for parameter in model.parameters())
 
 
 def _count_classes(model: nn.Module, example: torch.Tensor) -> int:

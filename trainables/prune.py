@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.channel_groups import ChannelGroups, Kept
 from trainables.config import ROUND_TO, kept_channels
 from trainables.errors import PruningError
-from trainables.importance import CHANNEL_SCORES, Look, gradients
+from trainables.importance import CHANNEL_SCORES, Look, loss_changes
 from trainables.sensitivity import Curves, allocate, measure_curves
 from trainables.weight_masks import prune_weights
 
@@ -197,8 +197,8 @@ class ChannelPruner:
             criterion = "l2"  # of an untrained network: only its shape matters
         score = CHANNEL_SCORES[criterion]
         generator = torch.Generator().manual_seed(self.look.seed if self.look else 0)
-        with gradients(self.model, self.look, criterion):
-            return {root: score(c.group, generator) for root, c in groups.by_root.items()}
+        changes = loss_changes(self.model, self.look, criterion)
+        return {root: score(c.group, generator, changes) for root, c in groups.by_root.items()}
 
     def _looked(self, what: str) -> Look:
         if self.look is None:

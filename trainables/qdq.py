@@ -23,7 +23,7 @@ from onnx import NodeProto, TensorProto
 
 from trainables.calibrate import Range, activation_ranges
 from trainables.graph import Graph, node_of
-from trainables.weights import INT4, Layer, layers, stored_bits, to_integers
+from trainables.weights import INT4, Layer, Learned, layers, stored_bits, to_integers
 
 SAME_VALUES = frozenset({"MaxPool", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})
 """Operators that only move values: the result has the scale of the input."""
@@ -56,20 +56,33 @@ class Uint8:
         return cls(scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255)))
 
 
-def run_integer(graph: Graph, calibration: NDArray[np.float32], *, bits: int) -> None:
+def run_integer(
+    graph: Graph,
+    calibration: NDArray[np.float32],
+    *,
+    bits: int,
+    method: str = "minmax",
+    learned: Learned | None = None,
+) -> None:
     """Quantize activations to 8 bits and weights to `bits`; the graph is changed in place.
+
+    Scales and ranges that were `learned` are taken as they are.
 
     Raises:
         ExportError: the model does not run on the calibration images.
     """
     found = layers(graph)
     sources = quantized_tensors(graph, found)
-    ranges = activation_ranges(graph.proto(), sorted(set(sources.values())), calibration)
+    learned = learned or Learned({}, {})
+    ranges = learned.ranges or activation_ranges(
+        graph.proto(), sorted(set(sources.values())), calibration, method=method
+    )
     sources = {tensor: source for tensor, source in sources.items() if source in ranges}
     parameters = {tensor: Uint8.of(ranges[source]) for tensor, source in sources.items()}
     for layer, layer_bits in zip(found, stored_bits(found, bits), strict=True):
         if layer.input in parameters:  # not where it reads a constant or the model's output
-            _quantize_layer(graph, layer, layer_bits, parameters[layer.input].scale)
+            known = learned.scales.get(layer.weight)
+            _quantize_layer(graph, layer, layer_bits, parameters[layer.input].scale, known)
     _insert_pairs(graph, sources, parameters)
 
 
@@ -118,12 +131,18 @@ def _source(tensor: str, writers: dict[str, NodeProto]) -> str:
 # --- how ---------------------------------------------------------------------------------------
 
 
-def _quantize_layer(graph: Graph, layer: Layer, bits: int, input_scale: np.float32) -> None:
+def _quantize_layer(
+    graph: Graph,
+    layer: Layer,
+    bits: int,
+    input_scale: np.float32,
+    known: NDArray[np.float32] | None,
+) -> None:
     name = layer.node.output[0]
     bias = graph.array(layer.bias) if layer.bias else None
     # The bias becomes int32 in steps of input_scale * scale: tiny weights must leave it room.
     least = 0.0 if bias is None else np.abs(bias) / (input_scale * 2.0**30)
-    integers, scale = to_integers(graph.array(layer.weight), layer.axis, bits, least)
+    integers, scale = to_integers(graph.array(layer.weight), layer.axis, bits, least, known)
     nodes = _dequantize(graph, f"{name}.weight", integers, scale, layer.axis)
     layer.node.input[1] = nodes[-1].output[0]
     if bias is not None:

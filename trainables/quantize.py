@@ -18,6 +18,7 @@ HardSwish has no integer kernel.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -28,14 +29,20 @@ from onnx import TensorProto
 from trainables.errors import ExportError
 from trainables.graph import Graph, fold_batch_norm, node_of
 from trainables.qdq import run_integer
-from trainables.weights import along, layers, stored_bits, to_integers
+from trainables.weights import Learned, along, layers, stored_bits, to_integers
 
 Images = NDArray[np.float32]
 """Calibration images, normalised as for inference: (n, c, h, w)."""
 
 
 def quantize(
-    proto: onnx.ModelProto, *, weight_bits: int, activation_bits: int, calibration: Images
+    proto: onnx.ModelProto,
+    *,
+    weight_bits: int,
+    activation_bits: int,
+    calibration: Images,
+    method: str = "minmax",
+    learned: Learned | None = None,
 ) -> onnx.ModelProto:
     """Give a new model with the asked bits; the given one stays as it is.
 
@@ -47,6 +54,8 @@ def quantize(
         weight_bits: Of stored weights.
         activation_bits: 32, or 8 for integer arithmetic.
         calibration: (n, c, h, w), only looked at for 8-bit activations.
+        method: How their ranges are chosen, a name in `calibrate.CALIBRATION`.
+        learned: Scales and ranges of quantization-aware training, in place of own ones.
 
     Raises:
         ExportError: the pair of bits has no scheme, or the graph cannot be handled.
@@ -57,15 +66,24 @@ def quantize(
         raise ExportError(f"no scheme for W{weight_bits}A{activation_bits}; there are {allowed}")
     graph = Graph.read(proto)
     fold_batch_norm(graph)
-    scheme(graph, calibration)
+    scheme(graph, Evidence(calibration, method, learned))
     return graph.proto()
 
 
-def keep(graph: Graph, calibration: Images) -> None:
+@dataclass(frozen=True)
+class Evidence:
+    """What scales and ranges are chosen from."""
+
+    images: Images
+    method: str
+    learned: Learned | None
+
+
+def keep(graph: Graph, evidence: Evidence) -> None:
     """Leave everything in float32."""
 
 
-def store_half(graph: Graph, calibration: Images) -> None:
+def store_half(graph: Graph, evidence: Evidence) -> None:
     """Store weights and biases as float16; `Cast` brings them back when the file is loaded."""
     limit = np.finfo(np.float16).max
     names = {name for layer in layers(graph) for name in (layer.weight, layer.bias) if name}
@@ -75,7 +93,7 @@ def store_half(graph: Graph, calibration: Images) -> None:
         _restore(graph, name, [node_of("Cast", [stored], name, to=TensorProto.FLOAT)])
 
 
-def store_scaled(graph: Graph, calibration: Images, *, bits: int) -> None:
+def store_scaled(graph: Graph, evidence: Evidence, *, bits: int) -> None:
     """Store weights as integers with one scale per output channel; biases stay float32."""
     found = layers(graph)
     for layer, layer_bits in zip(found, stored_bits(found, bits), strict=True):
@@ -83,7 +101,8 @@ def store_scaled(graph: Graph, calibration: Images, *, bits: int) -> None:
         if name not in graph.tensors:  # shared with a layer that came before
             continue
         weight = graph.array(name)
-        integers, scale = to_integers(weight, layer.axis, layer_bits)
+        known = evidence.learned.scales.get(name) if evidence.learned else None
+        integers, scale = to_integers(weight, layer.axis, layer_bits, scale=known)
         stored = graph.constant(f"{name}.int", integers)
         factor = graph.constant(f"{name}.scale", along(scale, layer.axis, weight.ndim))
         cast = node_of("Cast", [stored], f"{name}.cast", to=TensorProto.FLOAT)
@@ -96,7 +115,14 @@ def _restore(graph: Graph, name: str, nodes: list[onnx.NodeProto]) -> None:
     graph.nodes[:0] = nodes
 
 
-Scheme = Callable[[Graph, Images], None]
+def compute_integers(graph: Graph, evidence: Evidence, *, bits: int) -> None:
+    """Store weights in few bits and let the runtime compute with 8-bit activations."""
+    run_integer(
+        graph, evidence.images, bits=bits, method=evidence.method, learned=evidence.learned
+    )
+
+
+Scheme = Callable[[Graph, Evidence], None]
 """Changes the graph in place."""
 
 SCHEMES: dict[tuple[int, int], Scheme] = {
@@ -104,7 +130,7 @@ SCHEMES: dict[tuple[int, int], Scheme] = {
     (16, 32): store_half,
     (8, 32): partial(store_scaled, bits=8),
     (4, 32): partial(store_scaled, bits=4),
-    (8, 8): partial(run_integer, bits=8),
-    (4, 8): partial(run_integer, bits=4),
+    (8, 8): partial(compute_integers, bits=8),
+    (4, 8): partial(compute_integers, bits=4),
 }
 """By (weight_bits, activation_bits): what `config.BITS_ON_CPU` lists, and how."""

@@ -72,6 +72,8 @@ class Training:
         self.dtype = AMP[config.amp]
         scaled = self.dtype is torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+        self.optimizer_name: str = config.optimizer
+        self.peak_rate = config.learning_rate
         self.batches = Batches(data, config.batch_size, device)
         self.replace_parameters()
         if device.type == "cuda":
@@ -80,9 +82,17 @@ class Training:
 
     def replace_parameters(self) -> None:
         """Start a new optimiser, after the parameters were pruned; the schedule goes on."""
-        build = OPTIMIZERS[self.config.optimizer]
+        build = OPTIMIZERS[self.optimizer_name]
         groups = parameter_groups(self.model, self.config.weight_decay)
         self.optimizer = build(groups, self.config, fused=self.device.type == "cuda")
+
+    def fine_tune(self, model: nn.Module, optimizer: str, peak_rate: float) -> None:
+        """Go on in float32 with another form of the network; the schedule's shape stays."""
+        self.model = model.to(self.device)
+        self.optimizer_name, self.peak_rate = optimizer, peak_rate
+        self.replace_parameters()
+        self.dtype = None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=False)
 
     def train_epoch(self) -> EpochStats:
         """Train on every training image once.
@@ -145,7 +155,7 @@ class Training:
             yield augment(images, generator), labels
 
     def _set_learning_rate(self, step: int) -> float:
-        rate = self.config.learning_rate * schedule(
+        rate = self.peak_rate * schedule(
             step, self.batches.per_epoch * self.config.epochs, self.config.warmup_share
         )
         for group in self.optimizer.param_groups:

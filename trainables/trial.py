@@ -172,7 +172,7 @@ class Trial:
         head, state = saved
         with self.phase("build"):
             training = self.start_training()
-            self.compression.restore(training, head["report"]["pruning"])
+            self.compression.restore(training, head["report"]["pruning"], epoch=state["epoch"])
             training.load_state_dict(state)
         self.curve = [Progress(**progress) for progress in head["curve"]]
         self.train_seconds = head["train_seconds"]
@@ -250,8 +250,8 @@ class Trial:
         """Do what is due before the next epoch; the epochs that follow are its fine-tuning."""
         if training.epoch == self.config.shared_epochs:
             self.share(training)
-        with self.phase("prune"):
-            self.report.pruning = self.compression.prune(training) or self.report.pruning
+        with self.phase("compress"):
+            self.report.pruning = self.compression.prepare(training) or self.report.pruning
 
     def train_epoch(self, training: Training, forecast: Forecast) -> Progress:
         """Train one epoch and evaluate the model in memory on the validation images."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.errors import PruningError
-from trainables.importance import Look, gradients, weight_scores
+from trainables.importance import Look, loss_changes, weight_scores
 from trainables.sensitivity import Curves, allocate, measure_curves
 
 Masks = dict[str, Tensor]
@@ -33,7 +33,7 @@ def prune_weights(
     Args:
         model: Any; biases and norms keep everything.
         ratio: Share of the weights zeroed, in [0, 1).
-        criterion: `l2` by size, `taylor` by |weight * gradient|, or `random`.
+        criterion: `l2` by size, `taylor` by what the loss makes of them, or `random`.
         scope: `uniform` in every layer, `global` over all, or `sensitivity`.
         look: Images for `taylor` and `sensitivity`.
         curves: Known from an earlier call on this network.
@@ -51,8 +51,8 @@ def prune_weights(
     modes = {layer: layer.training for layer in model.modules()}
     model.eval()
     generator = torch.Generator().manual_seed(look.seed if look else 0)
-    with gradients(model, look, criterion):
-        scores = {n: weight_scores(w, criterion, generator) for n, w in weights.items()}
+    changes = loss_changes(model, look, criterion)
+    scores = {n: weight_scores(w, criterion, generator, changes) for n, w in weights.items()}
     curves = curves or {}
     if scope == "sensitivity" and not curves:
         curves = _curves(model, weights, scores, look)

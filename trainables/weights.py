@@ -24,6 +24,16 @@ CHUNK = 1 << 15
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What quantization-aware training has found, to be taken as it is."""
+
+    scales: dict[str, NDArray[np.float32]]
+    """(c,) by name of the weights."""
+    ranges: dict[str, tuple[float, float]]
+    """Lowest and highest value by name of the tensor."""
+
+
+@dataclass(frozen=True)
 class Layer:
     """One node with constant weights: convolution, or matrix product."""
 
@@ -80,7 +90,11 @@ def stored_bits(found: list[Layer], bits: int) -> list[int]:
 
 
 def to_integers(
-    weight: NDArray[np.float32], axis: int, bits: int, least: NDArray[np.float32] | float = 0.0
+    weight: NDArray[np.float32],
+    axis: int,
+    bits: int,
+    least: NDArray[np.float32] | float = 0.0,
+    scale: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
     """Give the weights as integers of 8 or 4 bits, same shape, and the scale of each channel.
 
@@ -90,10 +104,12 @@ def to_integers(
         bits: 8 scales a channel's largest weight to 127; 4 searches for the clipping with the
             least squared error.
         least: Smallest scale allowed, one or (c,).
+        scale: Of each channel (c,), where it is known already.
     """
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     highest = HIGHEST[bits]
-    scale = _largest(rows) / highest if bits == 8 else _least_error_scale(rows, highest)
+    if scale is None:
+        scale = _largest(rows) / highest if bits == 8 else _least_error_scale(rows, highest)
     scale = np.maximum(scale, least).astype(np.float32)
     integers = np.clip(np.rint(weight / along(scale, axis, weight.ndim)), -highest, highest)
     return integers.astype(np.int8 if bits == 8 else INT4), scale

@@ -508,7 +508,9 @@ def test_ranges_span_all_images_and_zero(cnn):
 def test_calibration_says_what_it_lacks(cnn, calibration):
     with pytest.raises(ExportError, match="at least one image"):
         under(cnn, (8, 8), calibration[:0])
-    with pytest.raises(ExportError, match=r"one of \['minmax'\], got 'mean'"):
+    with pytest.raises(
+        ExportError, match=r"one of \['entropy', 'minmax', 'percentile'\], got 'mean'"
+    ):
         activation_ranges(cnn, ["images"], calibration, method="mean")
     with pytest.raises(ExportError, match="cannot run the float model"):
         under(cnn, (8, 8), calibration[:, :1])

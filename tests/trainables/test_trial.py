@@ -194,6 +194,32 @@ def test_siblings_cost_no_epoch_and_are_judged_for_themselves(settings):
     assert not any(text.startswith("not smaller") for text in integer.without_payoff)
 
 
+def test_quantization_aware_training_recovers_what_four_bits_lose(settings):
+    def accuracy(quantization):
+        config = TrialConfig(
+            model_args={"depth": 3, "width": 4}, epochs=8, learning_rate=0.1, seed=1,
+            weight_bits=4, activation_bits=8, quantization=quantization,
+        )  # fmt: skip
+        _, progress, [(_, report)] = run(config, settings)
+        assert report.status is Status.MEASURED, report.reason
+        assert report.measurement.parameters == report.forecast.parameters
+        return progress[-1].accuracy, report.measurement
+
+    memory, measured = accuracy("qat")
+    assert measured.accuracy == pytest.approx(memory, abs=0.01)
+    assert measured.max_disagreement < artifact.QAT_TOLERANCE
+    assert measured.test_accuracy > accuracy("ptq")[1].test_accuracy
+
+
+def test_a_quantization_aware_trial_has_no_siblings(settings):
+    several = dataclasses.replace(settings, sibling_bits=((32, 32), (8, 8), (4, 8)))
+    config = TrialConfig(
+        model_args=SMALL, epochs=2, weight_bits=4, activation_bits=8, quantization="qat"
+    )
+    _, _, ended = run(config, several)
+    assert [config.weight_bits for config, _ in ended] == [4]
+
+
 def test_memory_of_training_grows_with_batch_and_width(settings):
     def peak(**changes):
         config = TrialConfig(epochs=1, **{"model_args": SMALL, "batch_size": 32} | changes)
@@ -308,6 +334,7 @@ def test_too_little_memory_is_said_with_what_helps(settings, monkeypatch, error)
         {"pruning_schedule": "gradual", "prune_at": 0.2},
         {"pruning_scope": "sensitivity"},
         {"pruning_method": "weight", "pruning_schedule": "gradual", "prune_at": 0.2},
+        {"quantization": "qat", "weight_bits": 4, "activation_bits": 8, "qat_at": 0.4},
     ],
 )
 @pytest.mark.parametrize("lost_after", [2, 3, 4])
