@@ -24,17 +24,17 @@ OPERATOR_LABELS = {"app.kubernetes.io/name": "kuberay-operator"}
 
 def sweep_manifests(spec: SweepSpec, cluster: ClusterSpec) -> list[Manifest]:
     """Give all objects of one sweep, in the order in which they are sent: the job last."""
-    return [*ground(spec, cluster, study=spec.name), ray_job(spec, cluster)]
+    return [*ground(spec, cluster, logs=f"{spec.name}/tensorboard"), ray_job(spec, cluster)]
 
 
-def ground(spec: SweepSpec, cluster: ClusterSpec, *, study: str) -> list[Manifest]:
-    """Give what a job stands on; `study` is what TensorBoard shows, a folder in the storage."""
+def ground(spec: SweepSpec, cluster: ClusterSpec, *, logs: str) -> list[Manifest]:
+    """Give what a job stands on; `logs` is what TensorBoard shows, a folder in the storage."""
     objects = [_sweep_file(spec, cluster)]
     if cluster.service_account is None:
         objects += [_service_account(spec, cluster, part) for part in ("head", "worker")]
     objects += [_network_policy(spec, cluster), _disruption_budget(spec, cluster)]
     if cluster.tensorboard:
-        objects += [_tensorboard(spec, cluster, study), _tensorboard_service(spec, cluster)]
+        objects += [_tensorboard(spec, cluster, logs), _tensorboard_service(spec, cluster)]
     return objects
 
 
@@ -243,14 +243,14 @@ def _disruption_budget(spec: SweepSpec, cluster: ClusterSpec) -> Manifest:
     }
 
 
-def _tensorboard(spec: SweepSpec, cluster: ClusterSpec, study: str) -> Manifest:
+def _tensorboard(spec: SweepSpec, cluster: ClusterSpec, logs: str) -> Manifest:
     selected = {pods.INSTANCE_LABEL: spec.name, pods.COMPONENT_LABEL: "tensorboard"}
     container = {
         "name": "tensorboard",
         **pods.base_container(cluster, {}),
         "command": ["tensorboard"],
         "args": [
-            f"--logdir={cluster.storage.location}/{study}",
+            f"--logdir={cluster.storage.location}/{logs}",
             "--host=0.0.0.0",
             f"--port={TENSORBOARD_PORT}",
         ],

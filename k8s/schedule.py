@@ -66,7 +66,7 @@ def schedule_manifests(
     """Give all objects of a nightly sweep, in the order in which they are sent."""
     nights = spec.nights_location.rpartition("/")[2]
     return [
-        *ground(spec, cluster, study=nights),
+        *ground(spec, cluster, logs=nights),
         *_rights(spec, cluster),
         _cron_job(spec, cluster, schedule),
     ]
