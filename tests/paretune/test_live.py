@@ -1,4 +1,5 @@
 import io
+import time
 
 import pytest
 from made_rows import made_row
@@ -222,3 +223,28 @@ def test_the_live_view_is_calm():
     view.sweep_ended(interrupted=False)
     # A redraw per event would be 200; by the clock there is time for a few.
     assert events < 50
+
+
+def test_the_view_stays_calm_with_a_thousand_trials():
+    screen = Console(file=io.StringIO(), width=100, height=30, force_terminal=True)
+    view = LiveView(screen, names=NAMES)
+    began = time.monotonic()
+    view.sweep_started(plan(trials=1000, max_concurrent=4))
+    heights = []
+    for number in range(1, 1001):
+        own = config(number)
+        view.trial_started(own.trial_id, own)
+        view.epoch_ended(own.trial_id, progress(1, 0.5))
+        if number > 4:
+            row = made_row(number, 1 - 1 / number, 1e6 / number, 1.0, config=config(number - 4))
+            view.trial_ended(row)
+        if number % 100 == 0:
+            heights.append(len(drawn(view, width=100)))
+    view.sweep_ended(interrupted=False)
+    seconds = time.monotonic() - began
+    # Bar, counts, best, and the trials that run: as high at the end as after a hundred trials.
+    assert max(heights) == min(heights) <= 3 + 4 + 1
+    # A refresh goes back to its first line; between them nothing is written.
+    refreshes = text(view).count("\x1b[2K\x1b[1A") / max(heights)
+    assert 0 < refreshes <= REFRESHES_PER_SECOND * seconds + 2
+    assert len(text(view)) < 20_000 * (seconds + 1)
