@@ -64,7 +64,8 @@ def reference() -> str:
             _section("`data`", DataConfig),
             _section("`model`", ModelSpec),
             f"## `space`\n\n{SPACE}",
-            "### Dimensions of every model\n\n" + _table(TrialConfig, leave=("model_args", "seed")),
+            "### Dimensions of every model\n\n"
+            + _table(TrialConfig, leave=("model_args", "seed")),
             "### Dimensions of `cnn`\n\n" + _table(CnnArguments),
             _section("`search`", SearchSpec),
             _section("`stop`", StopSpec),
@@ -93,7 +94,9 @@ def _table(model: type[BaseModel], leave: tuple[str, ...] = ()) -> str:
     for name, field in model.model_fields.items():
         if name not in leave:
             what = _cell(allowed(field))
-            rows.append(f"| `{name}` | {what} | {_default(field)} | {_cell(texts.get(name, ''))} |")
+            rows.append(
+                f"| `{name}` | {what} | {_default(field)} | {_cell(texts.get(name, ''))} |"
+            )
     return "\n".join(rows) + "\n"
 
 

@@ -20,7 +20,7 @@ def chromium(
     for option in (
         "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--disable-dev-shm-usage", "--enable-unsafe-swiftshader",
+        "--disable-dev-shm-usage", "--hide-scrollbars", "--enable-unsafe-swiftshader",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
         f"--window-size={width},{height}",
     ):  # fmt: skip

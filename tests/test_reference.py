@@ -17,4 +17,5 @@ def test_the_reference_is_current(tmp_path):
     assert made.read_text(encoding="utf-8") == kept, "run scripts/reference"
     for name in SweepSpec.model_fields:
         assert f"`{name}`" in kept
-    assert "| |\n" not in kept.replace("| default | |\n", ""), "a field has no docstring"
+    silent = [line for line in kept.splitlines() if line.endswith("|  |")]
+    assert not silent, "a field has no docstring"

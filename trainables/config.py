@@ -43,6 +43,7 @@ class CnnArguments(_Frozen):
     width: int = Field(default=32, ge=1, le=1024)
     """Channels of the first stage, see `stage_width`."""
     kernel_size: Literal[1, 3, 5, 7, 9, 11] = 3
+    """Height and width of every convolution."""
     fc_width: int = Field(default=0, ge=0, le=8192)
     """Units of a hidden layer in front of the last one. 0: none."""
 
@@ -103,12 +104,17 @@ class TrialConfig(_Frozen):
     learning_rate: float = Field(default=0.05, gt=0, le=100)
     """Peak of the schedule: linear warm-up, then cosine to zero."""
     batch_size: int = Field(default=64, ge=1, le=65536)
+    """Images per training step."""
     epochs: int = Field(default=10, ge=1, le=10000)
+    """Passes over the training images in all, those after pruning included."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Of torch."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of sgd (Nesterov when above 0)."""
     weight_decay: float = Field(default=5e-4, ge=0, le=1)
+    """Of weights, not of biases and norms; decoupled from the gradient with adamw."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target that is spread over all classes."""
     warmup_share: float = Field(default=0.1, ge=0, lt=1)
     """Share of all steps with a linearly rising learning rate."""
     augmentation: Literal["none", "crop", "crop_flip"] = "none"
@@ -133,7 +139,9 @@ class TrialConfig(_Frozen):
     prune_at: float = Field(default=0.5, ge=0, lt=1)
     """Share of the epochs before pruning; the rest trains the smaller model."""
     weight_bits: Literal[32, 16, 8, 4] = 32
+    """Bits of a stored weight."""
     activation_bits: Literal[32, 16, 8] = 32
+    """Bits that layers compute with; see BITS_ON_CPU for the pairs that are really executed."""
     quantization: Literal["ptq", "qat"] = "ptq"
     """`ptq`: after training; `qat`: the last epochs train with the rounding of the file."""
     qat_at: float = Field(default=0.75, ge=0, lt=1)
