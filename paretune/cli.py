@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from paretune import k8s_cli
+from paretune.files_cli import benchmark, export
 from paretune.interrupts import Interrupts
 from paretune.nightly_cli import nightly
 from paretune.reports import compare, report, tensorboard
@@ -245,3 +246,8 @@ app.add_typer(k8s_cli.app, name="k8s")
 
 for _command in (front, select, report, compare, tensorboard, export_data):
     app.command()(_command)
+
+# --- model files: see files_cli.py ---------------------------------------------------------------
+
+app.command()(benchmark)
+app.command()(export)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -19,6 +19,9 @@ from search.study.rows import ResultRow
 from search.study.study import flat
 from trainables.config import TrialConfig
 from trainables.contract import Status
+
+if TYPE_CHECKING:
+    from trainables.benchmark import Benchmark
 
 SHORT_NAMES = {
     "learning_rate": "lr",
@@ -138,9 +141,15 @@ def front_table(front: ParetoFront, names: Sequence[str] | None = None) -> Table
             "" if size is None else bytes_text(size),
             "" if size is None or not largest else f"{100 * size / largest:.0f} %",
             latency_text(row),
-            Text(settings_text(row.config, names)),
+            Text(settings_text(row.config, names) + _payoff_text(row)),
         )
     return table
+
+
+def _payoff_text(row: ResultRow) -> str:
+    """Say in what a compressed model is no better than its own uncompressed self."""
+    flags = [text.partition(":")[0] for text in row.without_payoff]
+    return f"  ({', '.join(flags)} than uncompressed)" if flags else ""
 
 
 def counts_text(front: ParetoFront) -> str:
@@ -193,3 +202,27 @@ def pick_text(row: ResultRow, artifact: str) -> str:
         "model": artifact,
     }
     return "\n".join(f"{name:<9} {fact}" for name, fact in facts.items())
+
+
+# --- any file ------------------------------------------------------------------------------------
+
+
+def benchmark_table(found: Mapping[str, Benchmark]) -> Table:
+    """Give size, latency and executed operators of files by name."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    for heading in ("size", "latency", "runs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("executed", overflow="fold")
+    for name, measured in found.items():
+        latency = measured.latency
+        half = 50 * (latency.high_ms - latency.low_ms) / latency.ms
+        operators = ", ".join(f"{n} {o}" for o, n in measured.operators.items())
+        table.add_row(
+            name,
+            bytes_text(measured.size_bytes),
+            f"{ms_text(latency.ms)} ± {half:.1f} %",
+            str(latency.runs),
+            operators,
+        )
+    return table

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
 
+from search.front.front import ParetoFront
 from search.observer import SweepObserver, SweepPlan
 from search.searchers import make_searcher
 from search.searchers.contract import Searcher
@@ -152,6 +153,21 @@ class Recorder:
                 observer.trial_ended(row)
         if self._only_one_cause():
             self.hopeless = self.rows[-1].reason
+
+    def not_measured_alone(self) -> ResultRow | None:
+        """Give a member of the front whose latency was only measured beside other trials."""
+        if self.hopeless:
+            return None
+        front = ParetoFront.of(self.rows, self.spec.objective_list, self.spec.constraint_list)
+        return next((row for row in front.rows if not row.measured_alone and row.artifact), None)
+
+    def measured_alone(self, row: ResultRow, latency: dict[str, Any]) -> None:
+        """Put a latency in the place of an earlier one; the front may then have other members."""
+        metrics = {**row.metrics, "latency_ms": latency["ms"]}
+        update = {"metrics": metrics, "latency": latency, "measured_alone": True}
+        new = row.model_copy(update=update)
+        self.study.write_row(new)
+        self.rows = [new if other.trial_id == row.trial_id else other for other in self.rows]
 
     def _keep(self, row: ResultRow) -> None:
         if row.trial_id in self.known:

@@ -132,6 +132,21 @@ def _run_trials(recorder: Recorder) -> None:
         )
         with tolerant_tune(watch, events.raise_error):
             tuner.fit()
+        _measure_front_alone(recorder)
+
+
+def _measure_front_alone(recorder: Recorder) -> None:
+    """Measure the latency of the front's members again, one at a time on an idle node."""
+    import ray
+
+    from trainables.artifact import measure_stored
+
+    spec = recorder.spec
+    on_gpu = spec.deploy.device == "cuda"
+    task = ray.remote(num_cpus=spec.deploy.threads, num_gpus=int(on_gpu))(measure_stored)
+    while row := recorder.not_measured_alone():
+        location = recorder.study.artifact_path(row)
+        recorder.measured_alone(row, ray.get(task.remote(location, spec.deploy)))
 
 
 def _settings(recorder: Recorder) -> Any:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from trainables import storage
+from trainables.benchmark import example_of
 from trainables.config import DeployConfig, TrialConfig
 from trainables.contract import Forecast, Measurement
 from trainables.data import ImageData, Split
@@ -126,6 +128,13 @@ def write_and_read_back(file: bytes, location: str) -> bytes:
     """Store the file whole and give what the storage now holds."""
     storage.patiently(lambda: storage.write_whole(location, file))
     return storage.patiently(lambda: storage.read(location))
+
+
+def measure_stored(location: str, deploy: DeployConfig) -> dict[str, Any]:
+    """Measure the latency of a stored file again: the fields of `Latency`."""
+    file = storage.patiently(lambda: storage.read(location))
+    latency = measure_latency(file, deploy, example_of(file), half_width=0.01, max_seconds=2.0)
+    return asdict(latency)
 
 
 def measure_file(

@@ -38,8 +38,13 @@ class GraphModule(nn.Module):
         self.attributes = [_attributes(node) for node in graph.nodes]
         self.places: dict[str, str] = {}
         """Attribute of the module by name of the constant."""
+        self.lists: dict[str, list[int]] = {}
+        """Shapes and axes, by name of the constant."""
         for i, name in enumerate(graph.tensors):
             value = _tensor(graph.array(name))
+            if value.dtype == torch.int64:
+                self.lists[name] = value.tolist()
+                continue
             self.places[name] = f"constant{i}"
             if value.is_floating_point() and value.ndim:
                 self.register_parameter(f"constant{i}", nn.Parameter(value))
@@ -53,7 +58,8 @@ class GraphModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Give what the file would: (n, classes)."""
-        values: dict[str, Any] = {name: self.weight(name) for name in self.places}
+        weights = {name: self.weight(name) for name in self.places if name in self.graph.tensors}
+        values: dict[str, Any] = self.lists | weights
         values[self.graph.inputs[0].name] = self.activation(self.graph.inputs[0].name, images)
         for node, attributes in zip(self.graph.nodes, self.attributes, strict=True):
             inputs = [values[name] if name else None for name in node.input]
@@ -140,12 +146,12 @@ def _flatten(inputs: list[Any], a: dict[str, Any]) -> Tensor:
 
 
 def _reshape(inputs: list[Any], a: dict[str, Any]) -> Tensor:
-    x, shape = inputs[0], inputs[1].tolist()
+    x, shape = inputs
     return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(shape)])
 
 
 def _reduce_mean(inputs: list[Any], a: dict[str, Any]) -> Tensor:
-    axes = inputs[1].tolist() if len(inputs) > 1 else a["axes"]
+    axes = inputs[1] if len(inputs) > 1 else a["axes"]
     return inputs[0].mean(axes, keepdim=bool(a.get("keepdims", 1)))
 
 

@@ -75,6 +75,8 @@ def record(row: ResultRow, study: Study) -> dict[str, Any]:
         "latency_ms": row.metrics.get("latency_ms"),
         "latency_low_ms": latency.get("low_ms"),
         "latency_high_ms": latency.get("high_ms"),
+        "latency_measured_alone": row.measured_alone,
+        "without_payoff": row.without_payoff,
         "compressed_bytes": _whole(row.metrics.get("compressed_bytes")),
         "parameters": _whole(row.metrics.get("parameters")),
         "artifact": artifact_of(row, study),

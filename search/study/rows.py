@@ -33,6 +33,8 @@ class ResultRow(BaseModel):
     test_accuracy: float | None = None
     latency: dict[str, Any] | None = None
     """The measurement's `Latency`: interval, clock, runs, threads, device."""
+    measured_alone: bool = False
+    """Whether `latency` was measured at the end of the sweep, with no trial beside it."""
     forecast: dict[str, Any] | None = None
     artifact: str | None = None
     """File name inside the study's artifact folder; None once a dominated model was removed."""
