@@ -176,15 +176,16 @@ def driver(bench: Bench) -> Result:
         left: list[dict[str, int]] = []
         while kills < bench.kills:
             before = rows_of(study)
-            process = bench.start(sweep)
-            if not _ended_before_kill(bench, process, study):
-                kills += 1
-                after = rows_of(study)
-                left.append(under_way(study))
-                lost += sum(after.get(i) != row for i, row in before.items())
-                print(f"  kill {kills}: {len(after)} rows, under way {left[-1]}", flush=True)
+            ended = _ended_before_kill(bench, bench.start(sweep), study)
+            if ended is None:
                 continue
-            break
+            if ended:
+                break
+            kills += 1
+            after = rows_of(study)
+            left.append(under_way(study))
+            lost += sum(after.get(i) != row for i, row in before.items())
+            print(f"  kill {kills}: {len(after)} rows, under way {left[-1]}", flush=True)
         seen = rows_of(study)
         code, output = bench.run(sweep)
         if code:
@@ -205,8 +206,11 @@ def driver(bench: Bench) -> Result:
     )
 
 
-def _ended_before_kill(bench: Bench, process: subprocess.Popen[str], study: Path) -> bool:
-    """Kill a driver at a random moment after its first sign of work; tell if it ended before."""
+def _ended_before_kill(bench: Bench, process: subprocess.Popen[str], study: Path) -> bool | None:
+    """Kill a driver at a random moment after its first sign of work; tell if it ended before.
+
+    None: on a busy machine, Ray sometimes does not start.
+    """
     mark = time.time()
     early = bench.random.random() < 0.2  # while it still starts
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -221,8 +225,12 @@ def _ended_before_kill(bench: Bench, process: subprocess.Popen[str], study: Path
         process.send_signal(signal.SIGKILL)
         process.communicate()
         return False
-    process.communicate()
-    return True
+    output, _ = process.communicate()
+    if process.returncode == 0:
+        return True
+    if "Ray did not start" in output:
+        return None
+    sys.exit(output)
 
 
 def _numbers(row: dict | None) -> dict | None:
