@@ -20,7 +20,7 @@ resources: {{max_concurrent: 1}}
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_lost_drivers_workers_and_nodes_cost_no_row_and_no_trial():
     """A small version of scripts/bench/faults."""
     bench = [sys.executable, str(ROOT / "scripts" / "bench" / "faults.py")]
@@ -52,7 +52,7 @@ def wait_for_checkpoint(study: Path, since: float, seconds: float = 180) -> None
     pytest.fail("no checkpoint came")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_one_driver_works_and_the_other_says_who_does(tmp_path):
     sweep, study = tmp_path / "sweep.yaml", tmp_path / "digits"
     sweep.write_text(SWEEP.format(storage=tmp_path))

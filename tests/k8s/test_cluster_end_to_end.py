@@ -91,7 +91,7 @@ def wait_for(condition, kube, seconds=SECONDS):
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_sweep_survives_its_head_a_stop_and_a_resume(
     kube, operator, paretune, studies, tmp_path
 ):
@@ -159,7 +159,7 @@ def driver_variables(operator, name):
     raise AssertionError("there is no driver")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_second_night_starts_from_the_first_and_tells_what_got_worse(
     kube, operator, paretune, studies, tmp_path
 ):
