@@ -84,9 +84,10 @@ class ModelSpec(Section):
 class SearchSpec(Section):
     """What to try next."""
 
-    method: str = "random"
+    method: str = "ehvi"
     """`ehvi`, `gp` and `tpe` learn from what was tried; `random`: uniform over the space; `grid`:
-    every combination. Random is the default because it takes any space and number of trials."""
+    every combination. Ehvi is the default because it knows size and latency before a training and
+    models accuracy alone; it takes any objectives and any space."""
     trials: int = Field(default=20, ge=1, le=1_000_000)
     """Trainings in all, those of earlier runs of the study included; a small space ends before.
     Twenty are minutes for a small network, and show a front."""

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from search.objectives import Objective
 from search.searchers.gaussian import GaussianProcess, fit
-from trainables.config import STRUCTURE_FIELDS, TrialConfig, cnn_widths, kept_channels
+from trainables.config import (
+    CNN_DEFAULTS,
+    STRUCTURE_FIELDS,
+    TrialConfig,
+    cnn_widths,
+    kept_channels,
+)
 
 if TYPE_CHECKING:
     from search.study.rows import ResultRow
@@ -183,8 +189,9 @@ def _argument(name: str, value: Any) -> dict[str, float]:
 
 def _cnn_features(config: TrialConfig) -> dict[str, float]:
     """Give logarithms of weights and multiplications: a linear trend then fits nearly exactly."""
-    args = config.model_args
-    widths = [kept_channels(w, config.pruning_ratio) for w in cnn_widths(args)]
+    args = CNN_DEFAULTS | config.model_args
+    pruned = config.pruning_ratio if config.pruning_method == "filter" else 0.0
+    widths = [kept_channels(width, pruned) for width in cnn_widths(args)]
     area = int(args["kernel_size"]) ** 2
     weights = multiplications = 0.0
     for stage, width in enumerate(widths):

@@ -6,12 +6,14 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from analytic_trials import SPACE, analytic_rows, analytic_sweep
 from made_rows import made_row
 
 from search.searchers import make_searcher
 from search.spec import SweepSpec
 from trainables.contract import Status
 
+TESTS = str(Path(__file__).parents[1])
 SMALL = {
     "learning_rate": [0.01, 0.1],
     "batch_size": [16, 32],
@@ -21,6 +23,18 @@ SMALL = {
     "activation_bits": [32, 8],
 }
 """32 points, 16 of them of other bits than are run, 8 of the rest saying the same as others."""
+TRIALS_BEFORE = 12
+"""More than any model waits for."""
+GO_ON_IN_ANOTHER_PROCESS = """
+import sys
+sys.path.append(sys.argv[2])
+from pathlib import Path
+from search.study.rows import ResultRow
+from contracts.searcher_contract import asked, large_sweep
+lines = Path(sys.argv[3]).read_text().splitlines()
+rows = [ResultRow.model_validate_json(line) for line in lines]
+print(*(config.trial_id for config in asked(large_sweep(sys.argv[1]), 3, rows)))
+"""
 ASK_IN_ANOTHER_PROCESS = """
 import sys
 sys.path.append(sys.argv[2])
@@ -39,6 +53,16 @@ def sweep(method: str, space=None, seed: int = 3) -> SweepSpec:
             "search": {"method": method},
         }
     )
+
+
+def large_sweep(method: str) -> SweepSpec:
+    """A sweep of many dimensions; for a grid, without the continuous ones."""
+    spec = analytic_sweep(method, 3)
+    if method != "grid":
+        return spec
+    space = {k: v for k, v in SPACE.items() if k not in ("learning_rate", "pruning_ratio")}
+    space["pruning_ratio"] = [0.0, 0.5]
+    return analytic_sweep(method, 3, space=space)
 
 
 def row_of(config, number, status=Status.MEASURED):
@@ -77,15 +101,33 @@ class SearcherContract:
         assert searcher.ask() is None
 
     def test_the_seed_decides_also_in_another_process(self, spec, method):
-        tests = str(Path(__file__).parents[1])
         second = subprocess.run(
-            [sys.executable, "-c", ASK_IN_ANOTHER_PROCESS, method, tests],
+            [sys.executable, "-c", ASK_IN_ANOTHER_PROCESS, method, TESTS],
             capture_output=True,
             text=True,
             check=True,
         )
         assert second.stdout.split() == asked_ids(spec, 8)
         assert asked_ids(sweep(method, seed=4), 8) != asked_ids(spec, 8)
+
+    def test_rows_alone_rebuild_it_in_another_process(self, method, tmp_path):
+        spec = large_sweep(method)
+        searcher = make_searcher(spec)
+        rows = []
+        for number in range(TRIALS_BEFORE):
+            told = analytic_rows(searcher.ask(), 10 * number, spec.space.bits_pairs)
+            rows += told
+            for row in told:
+                searcher.tell(row)
+        file = tmp_path / "rows.jsonl"
+        file.write_text("\n".join(row.model_dump_json() for row in rows))
+        second = subprocess.run(
+            [sys.executable, "-c", GO_ON_IN_ANOTHER_PROCESS, method, TESTS, str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert second.stdout.split() == [searcher.ask().trial_id for _ in range(3)]
 
     def test_goes_on_from_rows_without_repeats(self, spec):
         first = asked(spec, 5)
