@@ -70,7 +70,7 @@ def test_the_smallest_file_gets_defaults():
     ]  # fmt: skip
     assert [o.direction for o in smallest.objective_list] == ["max", "min", "min"]
     assert smallest.constraint_list == []
-    assert (smallest.search.method, smallest.search.trials) == ("random", 20)
+    assert (smallest.search.method, smallest.search.trials) == ("ehvi", 20)
     assert smallest.stop.method == "none"
     assert smallest.study_location == "./studies/s"
     assert smallest.base_config == TrialConfig()
