@@ -1,0 +1,1 @@
+"""How good are the searchers and schedulers: recorded trials, a simulator, and real sweeps."""
