@@ -178,7 +178,7 @@ def test_check_prints_a_sweep_file_and_what_it_would_run(command, file, tmp_path
     assert load_sweep(tmp_path / "again.yaml").to_yaml() == load_sweep(file).to_yaml()
     said = [line for line in out.splitlines() if line.startswith("# ")]
     assert any("continuous: learning_rate" in line for line in said)
-    assert any("random search, 3 trials" in line for line in said)
+    assert any("ehvi search, 3 trials" in line for line in said)
     assert any(str(tmp_path / "digits") in line for line in said)
     # float activations alone with 16-bit weights: the other pair is not really executed.
     assert any("W16A8" in line for line in said)
