@@ -17,13 +17,13 @@ import numpy as np
 from search.spec import SweepSpec
 from search.spec_file import load_sweep
 from trainables.artifact import (
-    CALIBRATION_IMAGES,
     QUANTIZED_TOLERANCE,
     TrainedNetwork,
     export_network,
     forecast_file,
     make_file,
 )
+from trainables.compress import prune_untrained
 from trainables.config import TrialConfig
 from trainables.contract import Status, TrialReport
 from trainables.errors import DisagreementError
@@ -115,7 +115,7 @@ class RecordedTrial(Trial):
 
     def measure(self, config: TrialConfig, network: TrainedNetwork, report: TrialReport) -> None:
         """Score one file on the validation and the test images."""
-        file = make_file(network, config, self.data, calibration_images=CALIBRATION_IMAGES)
+        file = make_file(network, config, self.data)
         session = open_session(file, threads=1)
         tolerance = QUANTIZED_TOLERANCE[config.weight_bits, config.activation_bits]
         if disagreement(session, network.outputs, network.images) > tolerance:
@@ -129,7 +129,7 @@ class RecordedTrial(Trial):
     def forecasts(self) -> dict[str, list[float]]:
         """Measure size (bytes) and latency (ms) of this structure under each pair of bits."""
         model = self.build()
-        self.prune(model)
+        prune_untrained(model, self.config, self.data)
         network = export_network(model, self.data)
         found = {}
         for config in self.own_and_siblings():
