@@ -2,9 +2,8 @@
 
 hyperopt fits the densities: adaptive Parzen estimators of the good networks and of the others,
 one per dimension, and only over networks to which that dimension matters. Ours is which networks
-are good, and that a candidate is scored as a whole: hyperopt's own `suggest` takes the best draw
-of every dimension by itself, in effect the best of 24 to the power of the dimensions, and then
-repeats itself.
+are good, and that a candidate is scored as a whole, so that known and infeasible ones can be passed
+over (hyperopt's own `suggest` gives one point, put together from the best draw per dimension).
 
 Shapes: n networks, k candidates, d coordinates.
 """
