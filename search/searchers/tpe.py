@@ -2,8 +2,9 @@
 
 hyperopt fits the densities: adaptive Parzen estimators of the good networks and of the others,
 one per dimension, and only over networks to which that dimension matters. Ours is which networks
-are good, and that a candidate is scored as a whole, so that known and infeasible ones can be passed
-over (hyperopt's own `suggest` gives one point, put together from the best draw per dimension).
+are good, and that a candidate is scored as a whole, so that known and infeasible ones can be
+passed over (hyperopt's own `suggest` gives one point, put together from the best draw per
+dimension).
 
 Shapes: n networks, k candidates, d coordinates.
 """
