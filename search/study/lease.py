@@ -142,7 +142,7 @@ def hold_lease(folder: str) -> Iterator[Lease]:
 
 def _claim(folder: str) -> Claim:
     for _ in range(ATTEMPTS):
-        highest = _wait_for_end(folder)
+        highest, expired = _wait_for_end(folder)
         claim = Claim(
             number=highest + 1,
             token=secrets.token_hex(4),
@@ -153,8 +153,10 @@ def _claim(folder: str) -> Claim:
         _write(folder, claim)
         names = storage.list_names(folder)
         # Of two that write at once, each sees the other or comes later and sees the first: nobody
-        # holds the lease beside somebody else. If both saw both, both step back.
-        if not any(_number(n) >= claim.number and n != claim.name for n in names):
+        # holds the lease beside somebody else. If both saw both, both step back. That goes for a
+        # lower number too: its owner may have been slow to write.
+        rivals = any(_number(n) >= claim.number and n != claim.name for n in names)
+        if not rivals and all(c.token == expired for c in _living(folder, highest)):
             for name in names:
                 if 0 < _number(name) < claim.number:
                     storage.remove(storage.join(folder, name))
@@ -164,18 +166,21 @@ def _claim(folder: str) -> Claim:
     raise LeaseError(f"many drivers start on the study of {folder} at once; try again")
 
 
-def _wait_for_end(folder: str) -> int:
-    """Wait until nobody holds the lease; give the highest number so far."""
+def _wait_for_end(folder: str) -> tuple[int, str]:
+    """Wait until nobody holds the lease.
+
+    Returns:
+        The highest number so far, and the token of its owner if that gave no sign of life.
+    """
     seen: Claim | None = None
     deadline = 0.0
     while True:
-        names = storage.list_names(folder)
-        numbered = [name for name in names if _number(name)]
-        if not numbered:
-            return 0
-        claim = _read(folder, numbered[-1])
-        if claim is None or claim.is_over:
-            return _number(numbered[-1])
+        numbers = [_number(name) for name in storage.list_names(folder)]
+        highest = max(numbers, default=0)
+        living = _living(folder, highest)
+        if not living:
+            return highest, ""
+        claim = living[-1]
         if seen is None or claim.token != seen.token:
             seen, deadline = claim, time.monotonic() + LEASE_SECONDS
             log.info("waiting to see whether %s is alive", claim.owner)
@@ -186,8 +191,19 @@ def _wait_for_end(folder: str) -> int:
                 "sign of life"
             )
         elif time.monotonic() > deadline:
-            return claim.number
+            return claim.number, claim.token
         time.sleep(min(0.5, HEARTBEAT_SECONDS / 4))
+
+
+def _living(folder: str, number: int) -> list[Claim]:
+    """Give the claims of a number whose owners may be alive.
+
+    Several drivers can claim one number at once until all but one step back: one that has
+    stepped back, or died, says nothing of the others.
+    """
+    names = [name for name in storage.list_names(folder) if number and _number(name) == number]
+    claims = [_read(folder, name) for name in names]
+    return [claim for claim in claims if claim is not None and not claim.is_over]
 
 
 # --- claims as files -----------------------------------------------------------------------------

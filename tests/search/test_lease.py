@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+from dataclasses import asdict
 
 import pytest
 
@@ -139,3 +140,31 @@ def test_threads_at_once_do_not_hold_it_together_either(folder):
     for thread in threads:
         thread.join()
     assert max(most) == 1
+
+
+def test_a_claim_that_is_withdrawn_while_it_is_read_ends_no_other(folder, monkeypatch):
+    with hold_lease(folder) as held:
+        rival = lease.Claim(**{**asdict(held.claim), "token": "zzzzzzzz"})  # is listed last
+        lease._write(folder, rival)
+        read = lease._read
+
+        def read_too_late(place, name):
+            storage.remove(storage.join(place, rival.name))
+            return read(place, name)
+
+        monkeypatch.setattr(lease, "_read", read_too_late)
+        with pytest.raises(LeaseError, match="in use"), hold_lease(folder):
+            pytest.fail("two drivers hold the lease")
+
+
+def test_a_driver_that_was_slow_to_write_a_lower_number_is_seen(folder, monkeypatch):
+    with hold_lease(folder):
+        waited = lease._wait_for_end
+        answers = [(1, "")]  # as if the holder had written only after this look
+
+        def looked_too_early(place):
+            return answers.pop() if answers else waited(place)
+
+        monkeypatch.setattr(lease, "_wait_for_end", looked_too_early)
+        with pytest.raises(LeaseError, match="in use"), hold_lease(folder):
+            pytest.fail("two drivers hold the lease")
