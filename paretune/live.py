@@ -16,7 +16,7 @@ from paretune.tables import metric_text, metrics_text, seconds_text, settings_te
 from search.front.front import ParetoFront
 from search.objectives import Constraint, broken, losses
 from search.observer import SweepObserver, SweepPlan
-from search.study.rows import ResultRow
+from search.study.rows import ResultRow, put
 from trainables.config import TrialConfig
 from trainables.contract import Progress, Status
 
@@ -68,6 +68,10 @@ class _Watcher(SweepObserver):
         self.rows.append(row)
         if row.status == Status.MEASURED:
             self._select()
+
+    def row_changed(self, row: ResultRow) -> None:
+        put(self.rows, row)
+        self._select()
 
     @property
     def done(self) -> int:

@@ -7,7 +7,7 @@ setup() {
     local extra=${1:-} stamp
     stamp=.venv/installed-${extra:-core}-$(cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
     [ -e "$stamp" ] && return
-    echo "setting up .venv (once; about 6 GB and a few minutes)" >&2
+    echo "setting up .venv (once; about 7 GB and a few minutes)" >&2
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
         echo "paretune needs Python 3.11 or newer; python3 is $(python3 --version)" >&2
         exit 2

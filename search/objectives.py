@@ -84,11 +84,6 @@ def broken(metrics: Mapping[str, float], constraints: Sequence[Constraint], /) -
     ]
 
 
-def default_objectives() -> list[Objective]:
-    """Give accuracy, size and latency with their default references."""
-    return [objective(name) for name in ("accuracy", "size_bytes", "latency_ms")]
-
-
 def objective(
     name: str, direction: Direction | None = None, reference: float | None = None
 ) -> Objective:

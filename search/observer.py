@@ -47,6 +47,9 @@ class SweepObserver:
     def trial_ended(self, row: ResultRow) -> None:
         """Hear of a row, after it was written."""
 
+    def row_changed(self, row: ResultRow) -> None:
+        """Hear that a row was written again, with a latency measured alone."""
+
     def sweep_ended(self, *, interrupted: bool) -> None:
         """Hear that no more rows will come; called once, also after an error."""
 
@@ -79,6 +82,10 @@ class BestEffort(SweepObserver):
     def trial_ended(self, row: ResultRow) -> None:
         """Pass it on."""
         self._try(lambda o: o.trial_ended(row))
+
+    def row_changed(self, row: ResultRow) -> None:
+        """Pass it on."""
+        self._try(lambda o: o.row_changed(row))
 
     def sweep_ended(self, *, interrupted: bool) -> None:
         """Pass it on."""

@@ -17,7 +17,7 @@ from search.observer import SweepObserver, SweepPlan
 from search.searchers import make_searcher
 from search.searchers.contract import Searcher
 from search.spec import SweepSpec
-from search.study.rows import ResultRow
+from search.study.rows import ResultRow, put
 from search.study.study import RunningTrial, Study
 from trainables.config import TrialConfig
 from trainables.contract import METRICS, Progress, Status
@@ -167,7 +167,9 @@ class Recorder:
         update = {"metrics": metrics, "latency": latency, "measured_alone": True}
         new = row.model_copy(update=update)
         self.study.write_row(new)
-        self.rows = [new if other.trial_id == row.trial_id else other for other in self.rows]
+        put(self.rows, new)
+        for observer in self.observers:
+            observer.row_changed(new)
 
     def _keep(self, row: ResultRow) -> None:
         if row.trial_id in self.known:

@@ -77,8 +77,11 @@ def _run(
     interrupted = False
     try:
         recorder.start()
-        if recorder.remaining > 0:
-            _run_trials(recorder)
+        if recorder.remaining > 0 or recorder.not_measured_alone():
+            with ray_session():
+                if recorder.remaining > 0:
+                    _run_trials(recorder)
+                _measure_front_alone(recorder)
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -96,15 +99,15 @@ def _run(
 
 
 def _run_trials(recorder: Recorder) -> None:
-    """Run the remaining trials on a Ray cluster: the one at RAY_ADDRESS, else one of our own."""
-    with ray_session(), TemporaryDirectory(prefix="paretune-") as scratch:
-        from ray import tune
+    """Run the remaining trials through Ray Tune."""
+    from ray import tune
 
-        from search.controller import HangWatch, tolerant_tune
-        from search.tune_adapter import Events, Suggestions
-        from trainables.trial import TuneTrial
+    from search.controller import HangWatch, tolerant_tune
+    from search.tune_adapter import Events, Suggestions
+    from trainables.tune_trial import TuneTrial
 
-        spec = recorder.spec
+    spec = recorder.spec
+    with TemporaryDirectory(prefix="paretune-") as scratch:
         scheduler = scheduler_of(spec, recorder.rows)
         watch = HangWatch(spec.resources.trial_timeout_seconds)
         events = Events(recorder, scheduler, watch)
@@ -132,7 +135,6 @@ def _run_trials(recorder: Recorder) -> None:
         )
         with tolerant_tune(watch, events.raise_error):
             tuner.fit()
-        _measure_front_alone(recorder)
 
 
 def _measure_front_alone(recorder: Recorder) -> None:

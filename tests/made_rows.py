@@ -2,6 +2,7 @@
 
 import onnx
 
+from search.objectives import Objective, objective
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import Status
@@ -38,3 +39,8 @@ def tiny_onnx(doc: str) -> bytes:
     model = onnx.helper.make_model(graph, doc_string=doc, ir_version=10)
     onnx.helper.set_model_props(model, {"classes": "[]"})
     return model.SerializeToString()
+
+
+def default_objectives() -> list[Objective]:
+    """Give accuracy, size and latency with their default references."""
+    return [objective(name) for name in ("accuracy", "size_bytes", "latency_ms")]

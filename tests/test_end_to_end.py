@@ -109,6 +109,19 @@ def test_a_finished_sweep_is_shown_not_repeated(study, folder):
 
 
 @pytest.mark.slow
+def test_the_front_is_measured_alone_also_if_an_earlier_driver_did_not_come_to_it(study, folder):
+    path = study / "rows" / f"{front(study)[0]['trial_id']}.json"
+    row = json.loads(path.read_text())
+    assert row["measured_alone"]
+    row["measured_alone"] = False
+    path.write_text(json.dumps(row))
+    assert paretune("run", folder / "sweep.yaml").returncode == 0
+    row = json.loads(path.read_text())
+    assert row["measured_alone"]
+    assert f"{row['metrics']['latency_ms']:.3g}" in (study / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_select_copies_the_picked_file(study, folder):
     smallest = min(front(study), key=lambda m: m["size_bytes"])
     picked = paretune(

@@ -36,7 +36,7 @@ def run(folder: Path, trials: int) -> None:
     """Run a sweep of trials that train nothing."""
     from ray import tune
 
-    import trainables.trial
+    import trainables.tune_trial
     from search.observer import SweepObserver
     from search.spec_file import load_sweep
     from search.sweep import run_sweep
@@ -65,7 +65,7 @@ def run(folder: Path, trials: int) -> None:
                 result["reports"] = json.dumps([(self.trial, report.to_dict())])
             return result
 
-    trainables.trial.TuneTrial = TrivialTrial
+    trainables.tune_trial.TuneTrial = TrivialTrial
 
     class Meter(SweepObserver):
         """Prints a line every so many trials."""

@@ -103,38 +103,6 @@ def hypervolume(losses: ArrayLike, /) -> float:
     return float(moocore.hypervolume(points, ref=1.0)) if len(points) else 0.0
 
 
-def hypervolume_contributions(losses: ArrayLike, /) -> NDArray[np.float64]:
-    """Give what each row alone adds to the hypervolume.
-
-    0 for rows that are dominated, beyond the reference, not measured, or equal to another row
-    (after clipping to the unit cube): the volume stays when one of two equal rows goes. Dominated
-    rows are left out before the volumes are compared.
-
-    Args:
-        losses: shape (n, m).
-
-    Returns:
-        Contributions of shape (n,).
-
-    >>> hypervolume_contributions([[0.0, 0.5], [0.5, 0.0], [0.5, 0.5]])
-    array([0.25, 0.25, 0.  ])
-    """
-    points, measured = _checked(losses)
-    out = np.zeros(len(points))
-    clipped = np.clip(points[measured], 0.0, 1.0)
-    if not len(clipped):
-        return out
-    if clipped.shape[1] > 1:
-        out[measured] = moocore.hv_contributions(clipped, ref=1.0)
-        return out
-    # moocore needs two objectives. On a line only the best, if it is alone, adds the gap to the
-    # reference.
-    best = clipped[:, 0] == clipped.min()
-    if best.sum() == 1:
-        out[np.flatnonzero(measured)[best]] = 1.0 - clipped.min()
-    return out
-
-
 # --- inside --------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from search.observer import SweepObserver, SweepPlan
 from search.report.page import Report, render
 from search.spec import SweepSpec
 from search.study import storage
-from search.study.rows import ResultRow
+from search.study.rows import ResultRow, put
 from search.study.study import Study
 
 FILE = "report.html"
@@ -99,6 +99,10 @@ class ReportWriter(SweepObserver):
         if time.monotonic() - self._written_at >= self.every_seconds:
             self._write(running=True)
             self._written_at = time.monotonic()
+
+    def row_changed(self, row: ResultRow) -> None:
+        """Keep the newer numbers for the next writing."""
+        put(self.rows, row)
 
     def sweep_ended(self, *, interrupted: bool) -> None:
         """Write the whole report."""

@@ -64,3 +64,12 @@ class ResultRow(BaseModel):
     def is_trial(self) -> bool:
         """Whether the study ran a trial for it; siblings and copies are extra."""
         return self.origin in ("trained", "continued")
+
+
+def put(rows: list[ResultRow], row: ResultRow) -> None:
+    """Put a row in the place of the one of the same trial, or at the end."""
+    for place, other in enumerate(rows):
+        if other.trial_id == row.trial_id:
+            rows[place] = row
+            return
+    rows.append(row)

@@ -22,10 +22,10 @@ from search.front.picks import PROFILES, NoModelFits
 from search.observer import SweepObserver, SweepPlan
 from search.spec import SweepSpec
 from search.study import storage
-from search.study.rows import ResultRow
+from search.study.rows import ResultRow, put
 from search.study.study import Study
 from search.tensorboard.events import EventLog
-from search.tensorboard.hparams import write_end, write_experiment, write_start
+from search.tensorboard.hparams import final_metrics, write_end, write_experiment, write_start
 from search.tensorboard.image import SIZE, front_png
 from trainables.config import TrialConfig
 from trainables.contract import Progress, Status
@@ -125,6 +125,13 @@ class TensorBoardLog(SweepObserver):
             log.close()
         else:
             self._write_whole(row)
+        self._write_front([row])
+
+    def row_changed(self, row: ResultRow) -> None:
+        """Write the final metrics again; TensorBoard shows the latest."""
+        put(self.rows, row)
+        with EventLog(self._trial_location(row.trial_id)) as log:
+            log.scalars(final_metrics(row), row.epochs_trained)
         self._write_front([row])
 
     def _trial_location(self, trial_id: str) -> str:

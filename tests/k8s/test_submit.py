@@ -260,11 +260,10 @@ def test_where_the_study_is_is_read_from_the_cluster(cluster, spec):
 
 
 def test_the_progress_is_read_off_the_lines_that_a_run_prints(capsys):
-    from made_rows import made_row
+    from made_rows import default_objectives, made_row
 
     from paretune.live import PlainLines
     from paretune.tables import make_console
-    from search.objectives import default_objectives
     from search.observer import SweepPlan
 
     view = PlainLines(make_console())

@@ -2,11 +2,11 @@ import io
 import time
 
 import pytest
-from made_rows import made_row
+from made_rows import default_objectives, made_row
 from rich.console import Console
 
 from paretune.live import REFRESHES_PER_SECOND, LiveView, PlainLines
-from search.objectives import Constraint, default_objectives
+from search.objectives import Constraint
 from search.observer import SweepPlan
 from trainables.config import TrialConfig
 from trainables.contract import METRICS, Progress, Status

@@ -3,13 +3,12 @@
 from datetime import date
 
 import pytest
-from made_rows import made_row
+from made_rows import default_objectives, made_row
 
 from paretune.cli import main
 from search.front.compare import compare
 from search.front.front import ParetoFront
 from search.nightly import Night
-from search.objectives import default_objectives
 from search.study.study import Study
 from search.sweep import SweepOutcome
 

@@ -2,13 +2,13 @@ import doctest
 import json
 
 import pytest
-from made_rows import made_row
+from made_rows import default_objectives, made_row
 
 from search.front import compare as module
 from search.front.compare import compare, comparison_text
 from search.front.front import ParetoFront
 from search.front.picks import PROFILES, Profile
-from search.objectives import Constraint, default_objectives
+from search.objectives import Constraint
 from trainables.contract import METRICS
 
 BIG = made_row(1, 0.99, 4_000_000, 20.0)

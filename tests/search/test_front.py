@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from made_rows import made_row
+from made_rows import default_objectives, made_row
 
 from search.front.front import ParetoFront, record
-from search.objectives import Constraint, default_objectives
+from search.objectives import Constraint
 from search.study import storage
 from search.study.study import Study
 from trainables.contract import METRICS, Status

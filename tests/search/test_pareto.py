@@ -80,21 +80,6 @@ def test_hypervolume_is_as_defined(table):
     assert pareto.hypervolume(table) == pytest.approx(slow_hypervolume(table), abs=1e-12)
 
 
-@given(tables(rows=6))
-def test_a_contribution_is_what_goes_with_the_row(table):
-    # Dominated rows are left out first: without that, they would fill the gap.
-    front = table[pareto.nondominated(np.clip(table, 0, 1), keep_ties=True)]
-    whole = pareto.hypervolume(front)
-    expected = [whole - pareto.hypervolume(np.delete(front, i, 0)) for i in range(len(front))]
-    assert pareto.hypervolume_contributions(front) == pytest.approx(expected, abs=1e-12)
-
-
-@given(tables())
-def test_only_front_members_contribute(table):
-    members = pareto.nondominated(np.clip(table, 0, 1), keep_ties=True)
-    assert not pareto.hypervolume_contributions(table)[~members].any()
-
-
 @given(tables(values=st.floats(-1, 2)), st.randoms(use_true_random=False))
 def test_order_changes_nothing(table, random):
     assume(len(table))
@@ -112,7 +97,6 @@ def test_no_rows_are_an_empty_front_without_volume(m):
     assert pareto.nondominated(empty).shape == (0,)
     assert pareto.ranks(empty).shape == (0,)
     assert pareto.hypervolume(empty) == 0.0
-    assert pareto.hypervolume_contributions(empty).shape == (0,)
 
 
 def test_the_first_of_equal_rows_stays():

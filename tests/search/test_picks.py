@@ -1,13 +1,12 @@
 import doctest
 
 import pytest
-from made_rows import made_row
+from made_rows import default_objectives, made_row
 
 from search.errors import SearchError
 from search.front import picks
 from search.front.front import ParetoFront
 from search.front.picks import NoModelFits, pick
-from search.objectives import default_objectives
 
 BIG = made_row(1, 0.99, 1_000_000, 1.0)
 MIDDLE = made_row(2, 0.97, 50_000, 0.1)

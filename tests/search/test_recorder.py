@@ -235,3 +235,20 @@ def test_rows_of_many_trials_cost_the_same_each(spec, study, monkeypatch):
         fresh.trial_ended([(config, {"status": Status.STOPPED, "reason": str(number)})])
         counts.append(len(calls))
     assert set(counts) == {2}
+
+
+def test_a_latency_measured_alone_is_written_and_announced(spec, study):
+    heard = []
+
+    class Watcher(SweepObserver):
+        def row_changed(self, row):
+            heard.append(row)
+
+    row = made_row(1, accuracy=0.9, size_bytes=1000, latency_ms=0.2)
+    study.write_row(row)
+    fresh = recorder(spec, study, Watcher())
+    fresh.measured_alone(row, {"ms": 0.1})
+    [changed] = study.rows()
+    assert changed.metrics["latency_ms"] == 0.1
+    assert changed.measured_alone
+    assert heard == fresh.rows == [changed]

@@ -175,7 +175,10 @@ def test_tensorboard_shows_the_sweep_while_it_runs_and_after(spec, study, tmp_pa
             log.trial_ended(
                 made_row(number, status=status, config=config(number), reason="because")
             )
-        log.trial_ended(measured(6, 0.8, 2000, origin="sibling", parent=ids[0]))
+        last = measured(6, 0.8, 2000, origin="sibling", parent=ids[0])
+        log.trial_ended(last)
+        alone = {**last.metrics, "latency_ms": 0.5}
+        log.row_changed(last.model_copy(update={"metrics": alone}))
         log.sweep_ended(interrupted=False)
 
         done = server.wait(
@@ -183,6 +186,7 @@ def test_tensorboard_shows_the_sweep_while_it_runs_and_after(spec, study, tmp_pa
                 "UNKNOWN" not in statuses(found := server.sessions()).values()
                 and len(found) == 6
                 and set(values(found[ids[5]])) == METRICS
+                and values(found[ids[5]])["latency_ms"] == 0.5
                 and values(found[ids[0]])["on_front"] == 0
                 and found
             )
