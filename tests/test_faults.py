@@ -1,10 +1,12 @@
 """Real sweeps that are broken from the outside: nothing finished is lost."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,17 @@ def wait_for_checkpoint(study: Path, since: float, seconds: float = 180) -> None
     pytest.fail("no checkpoint came")
 
 
+def wait_for_lease(study: Path, pid: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for claim in (study / "lease").glob("*.json"):
+            with suppress(OSError, ValueError):  # it is being replaced
+                if json.loads(claim.read_text())["pid"] == pid:
+                    return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} does not get the lease")
+
+
 @pytest.mark.soak
 def test_one_driver_works_and_the_other_says_who_does(tmp_path):
     sweep, study = tmp_path / "sweep.yaml", tmp_path / "digits"
@@ -72,6 +85,8 @@ def test_one_driver_works_and_the_other_says_who_does(tmp_path):
         winner.communicate()
         third = start(sweep)
         drivers.append(third)
+        # A worker of the killed driver may still write: the lease says when the third has begun.
+        wait_for_lease(study, third.pid)
         wait_for_checkpoint(study, time.time())
         third.send_signal(signal.SIGTERM)
         said, _ = third.communicate(timeout=30)

@@ -184,7 +184,7 @@ def driver(bench: Bench) -> Result:
             kills += 1
             after = rows_of(study)
             left.append(under_way(study))
-            lost += sum(after.get(i) != row for i, row in before.items())
+            lost += sum(_numbers(after.get(i)) != _numbers(row) for i, row in before.items())
             print(f"  kill {kills}: {len(after)} rows, under way {left[-1]}", flush=True)
         seen = rows_of(study)
         code, output = bench.run(sweep)
@@ -234,8 +234,14 @@ def _ended_before_kill(bench: Bench, process: subprocess.Popen[str], study: Path
 
 
 def _numbers(row: dict | None) -> dict | None:
-    """Give a row without the name of its file, which goes when the model leaves the front."""
-    return row and {k: v for k, v in row.items() if k != "artifact"}
+    """Give a row without what the end of a sweep changes in it.
+
+    The file of a model that leaves the front goes; that of one that stays is measured again.
+    """
+    if row is None:
+        return None
+    kept = {k: v for k, v in row.items() if k not in ("artifact", "latency", "measured_alone")}
+    return {**kept, "metrics": {k: v for k, v in row["metrics"].items() if k != "latency_ms"}}
 
 
 def worker(bench: Bench) -> Result:
