@@ -30,6 +30,8 @@ from ray_dashboard import Dashboard, NotThere, free_port
 FINALIZER = "ray.io/rayjob-finalizer"
 OBJECT_STORE_BYTES = 80 * 2**20
 BIN = Path(sys.executable).parent
+POD = "FAKE_POD"
+"""A variable by which the processes of a pod are told from others."""
 
 
 class Mounts:
@@ -83,14 +85,11 @@ class RayProcesses:
         return self.processes[0].poll() is None
 
     def kill_head(self):
-        self._signal(self.processes[0], signal.SIGKILL)
-        self.processes[0].wait()
+        self._kill_pod(0)
 
     def close(self):
-        for process in self.processes:
-            self._signal(process, signal.SIGKILL)
-            process.wait()
-        self._kill_strays()
+        for index in range(len(self.processes)):
+            self._kill_pod(index)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spawn(self, name, group, arguments):
@@ -107,7 +106,10 @@ class RayProcesses:
                     "--node-ip-address=127.0.0.1", f"--object-store-memory={OBJECT_STORE_BYTES}",
                     f"--dashboard-agent-listen-port={free_port()}", *arguments, *flags,
                 ],
-                env={**self.environment, **self._variables(container)},
+                env={
+                    **self.environment, **self._variables(container),
+                    POD: self._pod(len(self.processes)),
+                },
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self.processes.append(process)
@@ -135,18 +137,19 @@ class RayProcesses:
             time.sleep(0.2)
         raise TimeoutError(f"Ray did not start: {self.folder}")
 
-    def _kill_strays(self):
-        """End what left its process group: workers of Ray name this session's folder."""
-        mark = f"{self.folder}/s/".encode()
+    def _pod(self, index):
+        return f"{self.folder}/{index}"
+
+    def _kill_pod(self, index):
+        """End all processes of a pod, the driver too, which has a process group of its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.processes[index].pid, signal.SIGKILL)
+        self.processes[index].wait()
+        mark = f"{POD}={self._pod(index)}".encode()
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if mark in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
                     os.kill(int(entry.name), signal.SIGKILL)
-
-    @staticmethod
-    def _signal(process, number):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
 
 
 class FakeOperator:

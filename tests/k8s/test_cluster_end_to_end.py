@@ -85,9 +85,10 @@ def wait_for(condition, kube, seconds=SECONDS):
     deadline = time.monotonic() + seconds
     while not condition():
         jobs = [kube.object("rayjobs", name) or {} for name in kube.names("rayjobs")]
-        found = [job.get("status") for job in jobs]
-        assert time.monotonic() < deadline, found
-        assert not any((s or {}).get("jobDeploymentStatus") == "Failed" for s in found), found
+        found = [job.get("status") or {} for job in jobs]
+        failed = any(status.get("jobDeploymentStatus") == "Failed" for status in found)
+        if failed or time.monotonic() > deadline:
+            pytest.fail(json.dumps(found, indent=1))
         time.sleep(0.1)
 
 
@@ -125,7 +126,8 @@ def test_a_sweep_survives_its_head_a_stop_and_a_resume(
     assert done.returncode == 0, done.stderr
     assert "Complete: done" in done.stderr
     last = rows_of(study)
-    assert identities(second).items() <= identities(last).items()
+    after = identities(last)
+    assert {name: after.get(name) for name in second} == identities(second)
     rows = [json.loads(row) for row in last.values()]
     assert sum(row["origin"] == "trained" for row in rows) == 10
     assert {row["status"] for row in rows} == {"measured"}
@@ -140,9 +142,16 @@ def test_a_sweep_survives_its_head_a_stop_and_a_resume(
 
 
 def identities(rows):
-    """Give what must not change of a row; its model file goes once another one dominates it."""
+    """Give what must not change of rows.
+
+    The model file of one that another dominates goes, and the latency of one on the front is
+    measured again at the end.
+    """
     kept = ("trial_id", "number", "finished_at", "metrics", "seconds")
-    return {name: {k: json.loads(row)[k] for k in kept} for name, row in rows.items()}
+    found = {name: {k: json.loads(row)[k] for k in kept} for name, row in rows.items()}
+    for row in found.values():
+        row["metrics"] = {k: v for k, v in row["metrics"].items() if "latency" not in k}
+    return found
 
 
 def driver_variables(operator, name):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
@@ -127,16 +128,19 @@ def test_paired_differences_agree_with_a_search_of_all_pairs():
     for difference in found:
         pairs = [(a.trial_id, b.trial_id) for a, b in expected[difference.knob]]
         assert sorted(difference.pairs) == sorted(pairs)
-        gains = sorted(
-            b.metrics["accuracy"] - a.metrics["accuracy"] for a, b in expected[difference.knob]
-        )
-        middle = (gains[(len(gains) - 1) // 2] + gains[len(gains) // 2]) / 2
-        assert difference.accuracy[1] == pytest.approx(middle)
-        sizes = sorted(
-            b.metrics["size_bytes"] / a.metrics["size_bytes"] for a, b in expected[difference.knob]
-        )
-        assert sizes[0] - 1e-9 <= difference.size_ratio[0]
-        assert difference.size_ratio[2] <= sizes[-1] + 1e-9
+        of = {row.trial_id: row.metrics for row in rows}
+        both = [(of[without], of[with_]) for without, with_ in difference.pairs]
+        gains = [b["accuracy"] - a["accuracy"] for a, b in both]
+        sizes = [b["size_bytes"] / a["size_bytes"] for a, b in both]
+        latencies = [b["latency_ms"] / a["latency_ms"] for a, b in both]
+        assert difference.accuracy == pytest.approx(quartiles(gains))
+        assert difference.size_ratio == pytest.approx(quartiles(sizes))
+        assert difference.latency_ratio == pytest.approx(quartiles(latencies))
+
+
+def quartiles(values):
+    """Give 25 %, 50 % and 75 %, interpolated between neighbours."""
+    return statistics.quantiles([*values] * (1 + (len(values) == 1)), n=4, method="inclusive")
 
 
 def test_without_pairs_there_are_no_differences():
