@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
+from collections import deque
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
@@ -14,14 +14,17 @@ from rich.text import Text
 
 from paretune.tables import metric_text, metrics_text, seconds_text, settings_text
 from search.front.front import ParetoFront
+from search.front.growing import GrowingFront
 from search.objectives import Constraint, broken, losses
 from search.observer import SweepObserver, SweepPlan
-from search.study.rows import ResultRow, put
+from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import Progress, Status
 
 REFRESHES_PER_SECOND = 4
 BAR_WIDTH = 40
+RECENT_TRIALS = 100
+"""From whose median the time that is left is foretold."""
 
 STYLES = {
     Status.MEASURED: "green",
@@ -47,14 +50,21 @@ class _Watcher(SweepObserver):
         """Dimensions to show: those that vary in the sweep."""
         self.constraints = tuple(constraints)
         self.plan: SweepPlan | None = None
-        self.rows: list[ResultRow] = []
+        self.found: GrowingFront | None = None
+        self.done = 0
+        """Trials that have ended, of earlier runs too."""
         self.running: dict[str, tuple[TrialConfig, Progress | None]] = {}
-        self.front: ParetoFront | None = None
+        # Of this run alone: an earlier one may have had another machine.
+        self._walls: deque[float] = deque(maxlen=RECENT_TRIALS)
 
     def sweep_started(self, plan: SweepPlan) -> None:
         self.plan = plan
-        self.rows = list(plan.earlier_rows)
-        self._select()
+        self.found = GrowingFront(plan.objectives, self.constraints, plan.earlier_rows)
+        self.done = sum(row.is_trial for row in plan.earlier_rows)
+
+    @property
+    def front(self) -> ParetoFront | None:
+        return self.found.front if self.found else None
 
     def trial_started(self, trial_id: str, config: TrialConfig) -> None:
         self.running[trial_id] = (config, None)
@@ -65,36 +75,25 @@ class _Watcher(SweepObserver):
 
     def trial_ended(self, row: ResultRow) -> None:
         self.running.pop(row.trial_id, None)
-        self.rows.append(row)
-        if row.status == Status.MEASURED:
-            self._select()
+        if row.is_trial:
+            self.done += 1
+            if "wall" in row.seconds:
+                self._walls.append(row.seconds["wall"])
+        if self.found:
+            self.found.put(row)
 
     def row_changed(self, row: ResultRow) -> None:
-        put(self.rows, row)
-        self._select()
-
-    @property
-    def done(self) -> int:
-        return sum(row.is_trial for row in self.rows)
+        if self.found:
+            self.found.put(row)
 
     def seconds_left(self) -> float | None:
         """Give the time that the remaining trials take, None before the first has ended."""
         if self.plan is None or self.plan.trials is None:
             return None
-        # Rows of this run alone: an earlier one may have had another machine.
-        walls = [
-            row.seconds["wall"]
-            for row in self.rows[len(self.plan.earlier_rows) :]
-            if row.is_trial and "wall" in row.seconds
-        ]
-        left = self.plan.trials - self.done
+        left, walls = self.plan.trials - self.done, list(self._walls)
         if not walls or left <= 0:
             return None if left > 0 else 0.0
         return left * statistics.median(walls) / max(1, min(self.plan.max_concurrent, left))
-
-    def _select(self) -> None:
-        if self.plan is not None:
-            self.front = ParetoFront.of(self.rows, self.plan.objectives, self.constraints)
 
 
 class LiveView(_Watcher):
@@ -162,11 +161,11 @@ class LiveView(_Watcher):
         return line
 
     def _counts(self, front: ParetoFront | None) -> Text:
-        counts = Counter(row.status for row in list(self.rows))
+        counts = front.counts if front else {}
         line = Text("starting" if self._starting else f"{len(self.running)} running")
         for status in Status:
-            if counts[status]:
-                line.append(", ").append(f"{counts[status]} {status.value}", STYLES[status])
+            if count := counts.get(status):
+                line.append(", ").append(f"{count} {status.value}", STYLES[status])
         if front is not None and front.rows:
             line.append(f"; front of {len(front.rows)}, hypervolume {front.hypervolume:.4f}")
         return line

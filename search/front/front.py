@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from search.front import pareto
 from search.objectives import Constraint, Objective, broken, losses
 from search.study import storage
@@ -41,26 +44,48 @@ class ParetoFront:
         constraints: Sequence[Constraint] = (),
     ) -> ParetoFront:
         """Select the front among rows of any status."""
-        measured = [row for row in rows if row.status == Status.MEASURED]
-        feasible = [row for row in measured if not broken(row.metrics, constraints)]
-        table = losses([row.metrics for row in feasible], objectives)
-        tolerances = [objective.tolerance for objective in objectives]
-        on_front = pareto.nondominated_beyond(table, tolerances=tolerances)
+        # A row that another dominates is not on the front, and keeps none off it: few are left.
+        best, table = undominated(rows, objectives, constraints)
+        on_front = pareto.nondominated_beyond(
+            table, tolerances=[objective.tolerance for objective in objectives]
+        )
         members = [i for i, on in enumerate(on_front) if on]
         members.sort(key=lambda i: tuple(table[i]))
-        counts = Counter(row.status for row in rows)
         return cls(
-            rows=tuple(feasible[i] for i in members),
+            rows=tuple(best[i] for i in members),
             objectives=tuple(objectives),
             constraints=tuple(constraints),
             hypervolume=pareto.hypervolume(table),
-            counts=dict(counts),
-            infeasible=counts[Status.INFEASIBLE] + len(measured) - len(feasible),
+            counts=dict(Counter(row.status for row in rows)),
+            infeasible=sum(is_infeasible(row, constraints) for row in rows),
         )
 
     def records(self, study: Study) -> list[dict[str, Any]]:
         """Give the members as plain dicts for JSON, one per row and in the same order."""
         return [record(row, study) for row in self.rows]
+
+
+def undominated(
+    rows: Sequence[ResultRow],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint] = (),
+) -> tuple[list[ResultRow], NDArray[np.float64]]:
+    """Give the feasible models that no other dominates, and their losses (n, m).
+
+    No tolerance makes ties here: these are the front's members, and rows off it for a tie alone.
+    """
+    measured = [row for row in rows if row.status is Status.MEASURED]
+    feasible = [row for row in measured if not is_infeasible(row, constraints)]
+    table = losses([row.metrics for row in feasible], objectives)
+    best = pareto.nondominated(table)
+    return [feasible[i] for i in np.flatnonzero(best)], table[best]
+
+
+def is_infeasible(row: ResultRow, constraints: Sequence[Constraint]) -> bool:
+    """Tell whether a row breaks a constraint: by its forecast, or only once measured."""
+    if row.status is Status.MEASURED:
+        return bool(broken(row.metrics, constraints))
+    return row.status is Status.INFEASIBLE
 
 
 def record(row: ResultRow, study: Study) -> dict[str, Any]:

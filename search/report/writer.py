@@ -19,6 +19,8 @@ FILE = "report.html"
 REFRESH_SECONDS = 30.0
 """Between two writings while a sweep runs. One takes about 0.1 s with a few hundred rows, and the
 driver waits for it; a file of 2 MB more often than this would be most of a slow storage's work."""
+SHARE = 0.02
+"""Of the driver's time that writing may take: with thousands of rows it is done less often."""
 
 
 def report_location(study_location: str) -> str:
@@ -86,7 +88,7 @@ class ReportWriter(SweepObserver):
         self.every_seconds = every_seconds
         self.location = ""
         self.rows: list[ResultRow] = []
-        self._written_at = float("-inf")
+        self._next_at = float("-inf")
 
     def sweep_started(self, plan: SweepPlan) -> None:
         """Take the earlier rows in."""
@@ -96,9 +98,11 @@ class ReportWriter(SweepObserver):
     def trial_ended(self, row: ResultRow) -> None:
         """Write, unless that was done a short while ago."""
         self.rows.append(row)
-        if time.monotonic() - self._written_at >= self.every_seconds:
+        started = time.monotonic()
+        if started >= self._next_at:
             self._write(running=True)
-            self._written_at = time.monotonic()
+            ended = time.monotonic()
+            self._next_at = ended + max(self.every_seconds, (ended - started) / SHARE)
 
     def row_changed(self, row: ResultRow) -> None:
         """Keep the newer numbers for the next writing."""

@@ -13,16 +13,16 @@ Logs are a view of the rows: what is missing is written again from them when a s
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from search.front.front import ParetoFront
+from search.front.growing import GrowingFront
 from search.front.picks import PROFILES, NoModelFits
 from search.observer import SweepObserver, SweepPlan
 from search.spec import SweepSpec
 from search.study import storage
-from search.study.rows import ResultRow, put
+from search.study.rows import ResultRow
 from search.study.study import Study
 from search.tensorboard.events import EventLog
 from search.tensorboard.hparams import final_metrics, write_end, write_experiment, write_start
@@ -57,7 +57,7 @@ class TensorBoardLog(SweepObserver):
     def __init__(self, spec: SweepSpec) -> None:
         self.spec = spec
         self.location = ""
-        self.rows: list[ResultRow] = []
+        self.found = GrowingFront(spec.objective_list, spec.constraint_list)
         self.on_front: set[str] = set()
         self._running: dict[str, EventLog] = {}
         self._sweep: EventLog | None = None
@@ -73,11 +73,12 @@ class TensorBoardLog(SweepObserver):
             with EventLog(storage.join(self.location, "experiment")) as log:
                 write_experiment(log, self.spec, time.time())
         self._sweep = EventLog(storage.join(self.location, "sweep"))
-        self.rows = list(plan.earlier_rows)
-        fresh = [row for row in self.rows if row.trial_id not in logged]
+        earlier = plan.earlier_rows
+        self.found = GrowingFront(self.found.objectives, self.found.constraints, earlier)
+        fresh = [row for row in earlier if row.trial_id not in logged]
         for row in fresh:
             self._write_whole(row)
-        if self.rows:
+        if earlier:
             self._write_front(fresh)
 
     def sweep_ended(self, *, interrupted: bool) -> None:
@@ -86,8 +87,8 @@ class TensorBoardLog(SweepObserver):
             log.close()
         self._running.clear()
         if self._sweep is not None:
-            if self.rows:
-                self._write_image(self._sweep, self._front())
+            if self.found.rows:
+                self._write_image(self._sweep)
             self._sweep.close()
             self._sweep = None
 
@@ -119,7 +120,7 @@ class TensorBoardLog(SweepObserver):
 
     def trial_ended(self, row: ResultRow) -> None:
         """End the session; write what it changed about the front."""
-        self.rows.append(row)
+        self.found.put(row)
         if (log := self._running.pop(row.trial_id, None)) is not None:
             write_end(log, row, time.time())
             log.close()
@@ -129,7 +130,7 @@ class TensorBoardLog(SweepObserver):
 
     def row_changed(self, row: ResultRow) -> None:
         """Write the final metrics again; TensorBoard shows the latest."""
-        put(self.rows, row)
+        self.found.put(row)
         with EventLog(self._trial_location(row.trial_id)) as log:
             log.scalars(final_metrics(row), row.epochs_trained)
         self._write_front([row])
@@ -150,11 +151,8 @@ class TensorBoardLog(SweepObserver):
 
     # --- the front -------------------------------------------------------------------------
 
-    def _front(self) -> ParetoFront:
-        return ParetoFront.of(self.rows, self.spec.objective_list, self.spec.constraint_list)
-
     def _write_front(self, fresh: Sequence[ResultRow]) -> None:
-        front, step = self._front(), len(self.rows)
+        front, step = self.found.front, len(self.found.rows)
         members = {row.trial_id for row in front.rows}
         changed = members ^ self.on_front
         changed |= {row.trial_id for row in fresh if row.status is Status.MEASURED}
@@ -163,21 +161,21 @@ class TensorBoardLog(SweepObserver):
                 log.scalars({"final/on_front": float(trial_id in members)}, step)
         self.on_front = members
         if self._sweep is not None:
-            self._sweep.scalars(sweep_scalars(self.rows, front), step)
+            self._sweep.scalars(sweep_scalars(front), step)
             if time.monotonic() - self._last_image > IMAGE_EVERY_SECONDS:
-                self._write_image(self._sweep, front)
+                self._write_image(self._sweep)
             self._sweep.flush()
 
-    def _write_image(self, log: EventLog, front: ParetoFront) -> None:
-        log.image("front/accuracy_over_size", front_png(self.rows, front), SIZE, len(self.rows))
+    def _write_image(self, log: EventLog) -> None:
+        rows = self.found.rows
+        log.image("front/accuracy_over_size", front_png(rows, self.found.front), SIZE, len(rows))
         self._last_image = time.monotonic()
 
 
-def sweep_scalars(rows: Sequence[ResultRow], front: ParetoFront) -> dict[str, float]:
+def sweep_scalars(front: ParetoFront) -> dict[str, float]:
     """Give what is known of a sweep as a whole, by tag."""
-    counts = Counter(row.status for row in rows)
     values = {"front/hypervolume": front.hypervolume, "front/size": float(len(front.rows))}
-    values |= {f"trials/{status.value}": float(counts[status]) for status in Status}
+    values |= {f"trials/{status.value}": float(front.counts.get(status, 0)) for status in Status}
     for name, profile in PROFILES.items():
         try:
             values[f"best_accuracy/{name}"] = profile.pick(front).metrics["accuracy"]
