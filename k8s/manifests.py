@@ -248,7 +248,8 @@ def _tensorboard(spec: SweepSpec, cluster: ClusterSpec, logs: str) -> Manifest:
     container = {
         "name": "tensorboard",
         **pods.base_container(cluster, {}),
-        "command": ["tensorboard"],
+        # TensorBoard's own command cannot read from S3 without further packages.
+        "command": ["python", "-m", "search.tensorboard"],
         "args": [
             f"--logdir={cluster.storage.location}/{logs}",
             "--host=0.0.0.0",

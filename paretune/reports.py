@@ -70,7 +70,7 @@ def tensorboard(
         write_logs(opened)
     # TensorBoard takes this process over: signals, exit code and output are its own.
     arguments = ["--logdir", location, "--host", host, "--port", str(port)]
-    command = [sys.executable, "-m", "tensorboard.main", *arguments]
+    command = [sys.executable, "-m", "search.tensorboard", *arguments]
     os.execv(command[0], command)  # noqa: S606 - no shell, and the study exists
 
 

@@ -1,9 +1,16 @@
-"""Event files: one folder per run, written through TensorBoard's own writer."""
+"""Event files: one folder per run, written through TensorBoard's own writer.
+
+An object store cannot append to a file: there, the writer gets a folder of this machine, and the
+file is copied whole, at intervals and at the end.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,13 +20,20 @@ from tensorboard.plugins.text import metadata as text_metadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util import tensor_util
 
+from search.errors import StorageError
+from search.study import storage
+from trainables.storage import PATIENCE_SECONDS, is_local, locate
+
+COPY_EVERY_SECONDS = 15.0
+"""To an object store, of a log that grows: TensorBoard looks for news every 5 seconds or more."""
+
 
 class EventLog:
-    """Writes one run. What was written is visible to readers after `flush` or `close`."""
+    """Writes one run. Readers see it after `close`; in a folder, after each `flush`."""
 
     def __init__(self, location: str) -> None:
-        # TensorBoard reads and writes local paths and what fsspec knows, which is all we have.
-        self._writer = EventFileWriter(location)
+        self._copied = None if is_local(locate(location)[0]) else _Copied(location)
+        self._writer = EventFileWriter(self._copied.folder if self._copied else location)
 
     def __enter__(self) -> Self:
         return self
@@ -65,15 +79,52 @@ class EventLog:
         self._write([record], 0)
 
     def flush(self) -> None:
-        """Let readers see what was written."""
+        """Let readers see what was written; in an object store, unless that was done just now."""
         self._writer.flush()
+        if self._copied:
+            self._copied.renew()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write what is left and close the file.
+
+        Raises:
+            StorageError: an object store refused for longer than PATIENCE_SECONDS.
+        """
         self._writer.close()
+        if self._copied:
+            self._copied.close()
 
     def _write(self, values: list[summary_pb2.Summary.Value], step: int) -> None:
         event = event_pb2.Event(
             wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)
         )
         self._writer.add_event(event)
+
+
+class _Copied:
+    """A folder of this machine whose files are copied to an object store."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._temporary = tempfile.TemporaryDirectory(prefix="paretune-log-")
+        self.folder = self._temporary.name
+        self._copied_at = float("-inf")
+
+    def renew(self) -> None:
+        """Copy, unless that was done just now; a store that refuses gets it the next time."""
+        if time.monotonic() - self._copied_at >= COPY_EVERY_SECONDS:
+            with suppress(StorageError):
+                self._copy()
+            self._copied_at = time.monotonic()
+
+    def close(self) -> None:
+        """Copy and remove the folder."""
+        try:
+            self._copy(patience_seconds=PATIENCE_SECONDS)
+        finally:
+            self._temporary.cleanup()
+
+    def _copy(self, patience_seconds: float = 0.0) -> None:
+        for file in Path(self.folder).iterdir():
+            target = storage.join(self.location, file.name)
+            storage.write_whole(target, file.read_bytes(), patience_seconds=patience_seconds)

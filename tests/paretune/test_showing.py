@@ -147,7 +147,7 @@ def test_tensorboard_takes_over_with_the_studys_logs(command, study, monkeypatch
     monkeypatch.setattr(os, "execv", lambda path, arguments: taken.append(arguments))
     command("tensorboard", study.location, "--port", "7007")
     assert taken[0][1:] == [
-        "-m", "tensorboard.main", "--logdir", f"{study.location}/tensorboard",
+        "-m", "search.tensorboard", "--logdir", f"{study.location}/tensorboard",
         "--host", "127.0.0.1", "--port", "7007",
     ]  # fmt: skip
     # A study without logs gets them from its rows.

@@ -8,13 +8,19 @@ import uuid
 import pytest
 from made_rows import made_row
 from s3_double import S3Double
+from tensorboard_client import tensorboard
 
 from search.errors import LeaseError, StorageError
+from search.observer import SweepPlan
+from search.spec import SweepSpec
 from search.study import lease, storage
 from search.study.lease import hold_lease
 from search.study.study import Study
+from search.tensorboard import events
+from search.tensorboard.log import TensorBoardLog
 from trainables import storage as files
 from trainables.checkpoint import load_checkpoint, read_head, save_checkpoint
+from trainables.contract import Progress
 from trainables.s3 import S3Files
 
 
@@ -115,3 +121,60 @@ def test_a_row_waits_for_a_storage_that_refuses_for_a_while(place, double):
     study.write_row(made_row(1, 0.5))
     assert time.monotonic() > double.refuse_until
     assert study.rows() == [made_row(1, 0.5)]
+
+
+def watched(place: str, *rows) -> TensorBoardLog:
+    """Let a log in the store see trials of two epochs; the last is still under way."""
+    store, _, name = place.rpartition("/")
+    space = {"learning_rate": {"log_uniform": [0.01, 0.1]}}
+    spec = SweepSpec.model_validate(
+        {"name": name, "storage": store, "data": {"name": "digits"}, "space": space}
+    )
+    log = TensorBoardLog(spec)
+    log.sweep_started(SweepPlan(name, place, 4, (), spec.objective_list, 1))
+    for row in rows:
+        log.trial_started(row.trial_id, row.config)
+        for epoch in (1, 2):
+            accuracy = row.metrics["accuracy"] - 0.1 / epoch
+            log.epoch_ended(
+                row.trial_id, Progress(epoch, accuracy, 1.0, 0.1, 1000, 0.1, 1.0, 0, 1.0, 100)
+            )
+        if row is not rows[-1]:
+            log.trial_ended(row)
+    return log
+
+
+def test_tensorboard_reads_from_the_store_what_a_sweep_under_way_wrote_there(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(events, "COPY_EVERY_SECONDS", 0.0)
+    ended, running = made_row(1, 0.5, 1000, 0.1), made_row(2, 0.6, 1000, 0.1)
+    log = watched(place, ended, running)
+    with tensorboard(f"{place}/tensorboard", tmp_path) as server:
+        run = f"trials%2F{running.trial_id}"
+        curve = server.wait(
+            lambda: server.ask(f"plugin/scalars/scalars?run={run}&tag=epoch/accuracy")
+        )
+        assert [point[1:] for point in curve] == [
+            [1, pytest.approx(0.5)],
+            [2, pytest.approx(0.55)],
+        ]
+        sessions = server.sessions()
+        assert sessions.keys() == {ended.trial_id, running.trial_id}
+        assert sessions[ended.trial_id]["sessions"][0]["status"] == "STATUS_SUCCESS"
+    log.sweep_ended(interrupted=False)
+
+
+@needs_double
+def test_a_log_waits_for_a_storage_that_refuses_for_a_while(place, double, monkeypatch):
+    monkeypatch.setattr(events, "COPY_EVERY_SECONDS", 0.0)
+    log = events.EventLog(f"{place}/run")
+    double.refuse(1.0)
+    log.scalars({"accuracy": 0.5}, 1)
+    log.flush()
+    log.scalars({"accuracy": 0.6}, 2)
+    log.close()
+    assert time.monotonic() > double.refuse_until
+    (name,) = storage.list_names(f"{place}/run")
+    content = storage.read(f"{place}/run/{name}")
+    assert content.count(b"accuracy") == 2

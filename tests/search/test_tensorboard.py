@@ -1,18 +1,13 @@
 """Logs are judged by what TensorBoard's own server says about them over HTTP."""
 
 import io
-import json
-import re
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 
 import pytest
 from made_rows import made_row
 from PIL import Image
+from tensorboard_client import tensorboard
 
 from search.observer import BestEffort, SweepObserver, SweepPlan
 from search.spec import SweepSpec
@@ -68,66 +63,6 @@ def study(spec) -> Study:
     return Study.create(spec)
 
 
-@contextmanager
-def tensorboard(folder):
-    """Serve a folder; give a function that asks for a path and gives its JSON."""
-    command = [
-        sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", "127.0.0.1",
-        "--port", "0", "--reload_interval", "1", "--samples_per_plugin", "images=10",
-    ]  # fmt: skip
-    log = folder.parent / "tensorboard.log"
-    with log.open("w") as out, subprocess.Popen(command, stderr=out, stdout=out) as server:
-        try:
-            yield Client(log)
-        finally:
-            server.terminate()
-
-
-class Client:
-    def __init__(self, log) -> None:
-        address = self.wait(lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text()))
-        self.address = address.group()
-
-    def ask(self, path: str, body: dict | None = None):
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.address}/data/{path}", data, {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
-    def read(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"{self.address}/data/{path}", timeout=20) as answer:
-            return answer.read()
-
-    def wait(self, condition, seconds: float = 30):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                if found := condition():
-                    return found
-            except urllib.error.HTTPError:
-                pass  # not loaded yet
-            time.sleep(0.2)
-        raise TimeoutError
-
-    def sessions(self) -> dict[str, dict]:
-        groups = self.ask(
-            "plugin/hparams/session_groups",
-            {
-                "experimentName": "",
-                "allowedStatuses": [
-                    "STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"
-                ],
-                "colParams": [],
-                "startIndex": 0,
-                "sliceSize": 1000,
-            },
-        )["sessionGroups"]  # fmt: skip
-        assert all(len(group["sessions"]) == 1 for group in groups)
-        return {group["name"]: group for group in groups}
-
-
 def statuses(sessions) -> dict[str, str]:
     return {
         name: group["sessions"][0].get("status", "STATUS_UNKNOWN").removeprefix("STATUS_")
@@ -152,7 +87,7 @@ def test_tensorboard_shows_the_sweep_while_it_runs_and_after(spec, study, tmp_pa
         log.epoch_ended(ids[number - 1], progress(2, parameters=250))
     log.trial_ended(measured(1, 0.9, 9000))
 
-    with tensorboard(tmp_path / "logs" / "tensorboard") as server:
+    with tensorboard(tmp_path / "logs" / "tensorboard", tmp_path) as server:
         running = server.wait(lambda: len(found := server.sessions()) == 2 and found)
         # The plugin calls a session without an end unknown.
         assert statuses(running) == {ids[0]: "SUCCESS", ids[1]: "UNKNOWN"}
@@ -229,7 +164,7 @@ def test_logs_are_written_again_from_the_rows(study, tmp_path):
     before = sorted((tmp_path / "logs" / "tensorboard" / "trials").iterdir())
     write_logs(study)
     assert sorted((tmp_path / "logs" / "tensorboard" / "trials").iterdir()) == before
-    with tensorboard(tmp_path / "logs" / "tensorboard") as server:
+    with tensorboard(tmp_path / "logs" / "tensorboard", tmp_path) as server:
         found = server.wait(lambda: len(found := server.sessions()) == 2 and found)
     assert sorted(values(group)["on_front"] for group in found.values()) == [0, 1]
     assert set(statuses(found).values()) == {"SUCCESS"}
