@@ -87,7 +87,7 @@ def select(
     from search.front.front import record
     from search.front.picks import Profile
     from search.front.profiles import find_profile
-    from search.front.steps import step_less, step_more
+    from search.front.steps import step_aside, step_less, step_more
 
     opened, found = open_front(study)
     known = profiles_of(profiles)
@@ -99,19 +99,23 @@ def select(
     }
     chosen = base.with_budgets(asked)
     row = chosen.pick(found, knee=knee)
-    more, less = step_more(found, row), step_less(found, row)
+    steps = {
+        "one_step_more": step_more(found, row),
+        "one_step_less": step_less(found, row),
+        "one_step_aside": step_aside(found, row),
+    }
     if copy_to is not None:
         storage.write_whole(copy_to, _with_facts(opened, row))
     picked = record(row, opened)
     if as_json:
-        steps = {"one_step_more": more, "one_step_less": less}
         print_json(picked | {name: step and step.to_dict() for name, step in steps.items()})
         return
     what = "best compromise" if knee else "most accurate"
     typer.echo(pick_text(row, copy_to or str(picked["artifact"])))
     typer.echo(f"chosen    {what} of the {len(found.rows)} on the front, {chosen.budgets_text}")
-    typer.echo(f"one more  {more or 'nothing on the front is more accurate'}")
-    typer.echo(f"one less  {less or 'nothing on the front is smaller'}")
+    typer.echo(f"one more  {steps['one_step_more'] or 'nothing on the front is more accurate'}")
+    typer.echo(f"one less  {steps['one_step_less'] or 'nothing on the front is smaller'}")
+    typer.echo(f"faster    {steps['one_step_aside'] or 'nothing as accurate is faster'}")
     if copy_to is not None:
         typer.echo(_snippet(opened.location, copy_to))
 

@@ -17,7 +17,7 @@ from search.front.picks import bytes_text, ms_text
 from search.settings import bits_name, settings, varying
 from search.study.rows import ResultRow
 from search.study.study import flat
-from trainables.config import TrialConfig
+from trainables.config import PRUNING_FIELDS, TrialConfig
 from trainables.contract import Status
 
 if TYPE_CHECKING:
@@ -102,17 +102,28 @@ def settings_text(config: TrialConfig, names: Sequence[str]) -> str:
     'lr=0.03 W32A32'
     """
     values = settings(config)
-    if not values["pruning_ratio"]:
-        values = {k: v for k, v in values.items() if k not in ("prune_at", "pruning_method")}
     bits = {"weight_bits", "activation_bits"}
+    left_out = bits | _without_effect(config)
     parts = [
         f"{SHORT_NAMES.get(name, name)}={_value_text(values[name])}"
         for name in names
-        if name in values and name not in bits
+        if name in values and name not in left_out
     ]
     if bits & set(names):
         parts.append(bits_name(config))
     return " ".join(parts)
+
+
+def _without_effect(config: TrialConfig) -> set[str]:
+    """Give the names of settings that change nothing beside the config's other settings."""
+    names = set()
+    if not config.pruning_ratio:
+        names |= PRUNING_FIELDS - {"pruning_ratio"}
+    if config.activation_bits == 32:
+        names |= {"calibration", "calibration_images"}
+    if config.quantization == "ptq":
+        names |= {"quantization", "qat_at"}
+    return names
 
 
 def _value_text(value: Any) -> str:

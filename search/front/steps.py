@@ -1,4 +1,4 @@
-"""What the neighbours of a picked model would give: one step more, one step less."""
+"""What the neighbours of a picked model would give: one step more, one step less, one aside."""
 
 from __future__ import annotations
 
@@ -52,6 +52,14 @@ def step_less(front: ParetoFront, picked: ResultRow) -> Step | None:
         row for row in front.rows if _value(row, "size_bytes") < _value(picked, "size_bytes")
     ]
     return _step(max(smaller, key=lambda r: _value(r, "accuracy")), picked) if smaller else None
+
+
+def step_aside(front: ParetoFront, picked: ResultRow) -> Step | None:
+    """Give the fastest member that is no less accurate than the pick; None if that is the pick."""
+    as_good = [row for row in front.rows if _value(row, "accuracy") >= _value(picked, "accuracy")]
+    fastest = min(as_good, key=lambda r: _value(r, "latency_ms"), default=picked)
+    faster = _value(fastest, "latency_ms") < _value(picked, "latency_ms")
+    return _step(fastest, picked) if faster else None
 
 
 def _step(row: ResultRow, picked: ResultRow) -> Step:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from search.front.compare import Comparison, comparison_text
 from search.front.front import ParetoFront
 from search.front.picks import NoModelFits, Profile, bytes_text, ms_text
-from search.front.steps import step_less, step_more
+from search.front.steps import step_aside, step_less, step_more
 from search.objectives import broken
 from search.report.cost import cost_of
 from search.report.html import Html, join, table, tag
@@ -75,7 +75,7 @@ def _pick(front: ParetoFront, profile: Profile, location: str) -> Html:
         ],
         numbers=1,
     )
-    more, less = step_more(front, row), step_less(front, row)
+    more, less, aside = (step(front, row) for step in (step_more, step_less, step_aside))
     command = (
         f"paretune select {shlex.quote(location)} --profile {profile.name} --copy-to model.onnx"
     )
@@ -87,6 +87,7 @@ def _pick(front: ParetoFront, profile: Profile, location: str) -> Html:
         facts,
         tag("p", f"one step more: {more or 'nothing on the front is more accurate'}"),
         tag("p", f"one step less: {less or 'nothing on the front is smaller'}"),
+        tag("p", f"faster: {aside or 'nothing as accurate is faster'}"),
         tag("code", command),
         class_="pick",
     )
