@@ -116,7 +116,7 @@ def settings_text(config: TrialConfig, names: Sequence[str]) -> str:
 
 def _without_effect(config: TrialConfig) -> set[str]:
     """Give the names of settings that change nothing beside the config's other settings."""
-    names = set()
+    names: set[str] = set()
     if not config.pruning_ratio:
         names |= PRUNING_FIELDS - {"pruning_ratio"}
     if config.activation_bits == 32:

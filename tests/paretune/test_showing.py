@@ -110,8 +110,7 @@ def test_select_says_what_one_step_more_or_less_gives(command, study):
 def test_select_names_a_faster_model_that_is_as_accurate(command, tmp_path):
     larger = study_of(tmp_path, "larger", (*MODELS[:1], (MODELS[0][0], 2 * MODELS[0][1], 0.2)))
     _, out, _ = command("select", larger.location)
-    faster = f"faster    +0.00 % accuracy for 2x the size and {0.2 / MODELS[0][2]:.2g}x the latency"
-    assert faster in out
+    assert "faster    +0.00 % accuracy for 2x the size and 0.0033x the latency" in out
     _, out, _ = command("select", larger.location, "--max-latency-ms", "0.3ms")
     assert "faster    nothing as accurate is faster" in out
 
