@@ -4,7 +4,8 @@
 <storage>/<name>-nights/
 ├── <name>-2026-11-23/                   a study
 └── <name>-2026-11-24/                   a study, with the best models of earlier nights in it
-    └── comparison.json                  what changed since the night before
+    ├── comparison.json                  what changed since the night before
+    └── report.html                      the same at its end
 ```
 """
 
@@ -21,6 +22,7 @@ from search.errors import SpecError, StudyError
 from search.front.compare import Comparison, compare, comparison_text
 from search.front.front import ParetoFront
 from search.observer import SweepObserver
+from search.report.writer import write_report
 from search.spec import SweepSpec
 from search.study import storage
 from search.study.rows import ResultRow
@@ -92,9 +94,11 @@ def run_night(
     outcome = run_sweep(tonight, observers=observers, told=rows)
     if outcome.interrupted:
         return Night(outcome, len(rows), None, ())
-    comparison = _compare_with_latest(earlier, outcome.front)
+    before = next((study for study in earlier if study.rows()), None)
+    comparison = _compared(before, outcome.front) if before else None
     if comparison:
         _write(study, comparison)
+        write_report(study, then=before)
     return Night(outcome, len(rows), comparison, tuple(_remove_old(spec, night, keep)))
 
 
@@ -166,13 +170,10 @@ def _same_data(rows: Sequence[ResultRow], fingerprint: str) -> bool:
 # --- the end of a night --------------------------------------------------------------------------
 
 
-def _compare_with_latest(earlier: Sequence[Study], now: ParetoFront) -> Comparison | None:
-    for study in earlier:
-        spec, rows = study.spec(), study.rows()
-        if rows:
-            then = ParetoFront.of(rows, spec.objective_list, spec.constraint_list)
-            return compare(then, now)
-    return None
+def _compared(before: Study, now: ParetoFront) -> Comparison:
+    spec = before.spec()
+    then = ParetoFront.of(before.rows(), spec.objective_list, spec.constraint_list)
+    return compare(then, now)
 
 
 def _write(study: Study, comparison: Comparison) -> None:

@@ -121,8 +121,11 @@ def test_what_changed_is_written_into_the_study(trials, sweep):
     assert night.comparison.joined
     assert len(record["joined"]) == len(night.comparison.joined)
     assert record["text"].startswith("hypervolume 0.")
-    path = Path(night.outcome.study.location, "comparison.json")
-    assert json.loads(path.read_text()) == record
+    folder = Path(night.outcome.study.location)
+    assert json.loads((folder / "comparison.json").read_text()) == record
+    report = (folder / "report.html").read_text()
+    assert "Then and now" in report
+    assert f"{len(night.comparison.joined)} joined" in report
 
 
 def test_other_data_start_anew_and_a_worse_pick_is_seen(trials, sweep):
