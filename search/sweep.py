@@ -103,7 +103,7 @@ def _run_trials(recorder: Recorder) -> None:
     from ray import tune
 
     from search.controller import HangWatch, tolerant_tune
-    from search.tune_adapter import Events, Suggestions
+    from search.tune_adapter import Events, NoProgress, Suggestions
     from trainables.tune_trial import TuneTrial
 
     spec = recorder.spec
@@ -128,7 +128,7 @@ def _run_trials(recorder: Recorder) -> None:
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[events],
+                callbacks=[events, NoProgress()],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=spec.resources.max_failures),
             ),

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
@@ -128,6 +129,16 @@ class Events(tune.Callback):  # type: ignore[misc]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tune.Callback, ()
+
+
+class NoProgress(TrialProgressCallback):  # type: ignore[misc]
+    """Takes the place of the callback that prints progress, which keeps every trial in memory."""
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
+
+    def log_result(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
 
 
 def _config(trial: Any) -> TrialConfig:

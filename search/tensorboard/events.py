@@ -1,23 +1,25 @@
-"""Event files: one folder per run, written through TensorBoard's own writer.
+"""Event files: one folder per run, in the records that TensorBoard reads.
 
-An object store cannot append to a file: there, the writer gets a folder of this machine, and the
-file is copied whole, at intervals and at the end.
+TensorBoard's own writer of files is not used: it writes from a thread of its own, where a full
+disk ends in a traceback, and it cannot write to an object store.
 """
 
 from __future__ import annotations
 
-import tempfile
+import itertools
+import os
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 from tensorboard.plugins.text import metadata as text_metadata
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
 from search.errors import StorageError
@@ -26,14 +28,20 @@ from trainables.storage import PATIENCE_SECONDS, is_local, locate
 
 COPY_EVERY_SECONDS = 15.0
 """To an object store, of a log that grows: TensorBoard looks for news every 5 seconds or more."""
+FILE_VERSION = "brain.Event:2"
+
+_numbers = itertools.count()
 
 
 class EventLog:
     """Writes one run. Readers see it after `close`; in a folder, after each `flush`."""
 
     def __init__(self, location: str) -> None:
-        self._copied = None if is_local(locate(location)[0]) else _Copied(location)
-        self._writer = EventFileWriter(self._copied.folder if self._copied else location)
+        now = time.time()
+        name = f"{now:010.0f}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        self._file = _open(storage.join(location, f"events.out.tfevents.{name}"))
+        self._records = RecordWriter(self._file)
+        self._add(event_pb2.Event(wall_time=now, file_version=FILE_VERSION))
 
     def __enter__(self) -> Self:
         return self
@@ -80,9 +88,7 @@ class EventLog:
 
     def flush(self) -> None:
         """Let readers see what was written; in an object store, unless that was done just now."""
-        self._writer.flush()
-        if self._copied:
-            self._copied.renew()
+        self._file.flush()
 
     def close(self) -> None:
         """Write what is left and close the file.
@@ -90,41 +96,42 @@ class EventLog:
         Raises:
             StorageError: an object store refused for longer than PATIENCE_SECONDS.
         """
-        self._writer.close()
-        if self._copied:
-            self._copied.close()
+        self._file.close()
 
     def _write(self, values: list[summary_pb2.Summary.Value], step: int) -> None:
-        event = event_pb2.Event(
-            wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)
-        )
-        self._writer.add_event(event)
+        summary = summary_pb2.Summary(value=values)
+        self._add(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _add(self, event: event_pb2.Event) -> None:
+        self._records.write(event.SerializeToString())
 
 
-class _Copied:
-    """A folder of this machine whose files are copied to an object store."""
+def _open(location: str) -> BinaryIO | _Object:
+    fs, path = locate(location)
+    if not is_local(fs):
+        return _Object(location)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path).open("wb")
+
+
+class _Object:
+    """A file that grows in memory; an object store, which cannot append, gets it whole."""
 
     def __init__(self, location: str) -> None:
         self.location = location
-        self._temporary = tempfile.TemporaryDirectory(prefix="paretune-log-")
-        self.folder = self._temporary.name
+        self._content = bytearray()
         self._copied_at = float("-inf")
 
-    def renew(self) -> None:
+    def write(self, more: bytes) -> None:
+        self._content += more
+
+    def flush(self) -> None:
         """Copy, unless that was done just now; a store that refuses gets it the next time."""
         if time.monotonic() - self._copied_at >= COPY_EVERY_SECONDS:
             with suppress(StorageError):
-                self._copy()
+                storage.write_whole(self.location, bytes(self._content))
             self._copied_at = time.monotonic()
 
     def close(self) -> None:
-        """Copy and remove the folder."""
-        try:
-            self._copy(patience_seconds=PATIENCE_SECONDS)
-        finally:
-            self._temporary.cleanup()
-
-    def _copy(self, patience_seconds: float = 0.0) -> None:
-        for file in Path(self.folder).iterdir():
-            target = storage.join(self.location, file.name)
-            storage.write_whole(target, file.read_bytes(), patience_seconds=patience_seconds)
+        content = bytes(self._content)
+        storage.write_whole(self.location, content, patience_seconds=PATIENCE_SECONDS)
