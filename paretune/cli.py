@@ -19,11 +19,11 @@ from paretune.reports import compare, report, tensorboard
 from paretune.results import export_data, front, select
 from paretune.sweeps import (
     INTERRUPTED,
-    earlier_rows,
     records_of,
     say_interrupted,
     show,
     view_of,
+    warm_start,
 )
 from search.errors import SearchError, StudyError, SweepError
 from search.study import storage
@@ -185,10 +185,10 @@ def _run(
         with Interrupts() as interrupts:
             from search.sweep import run_sweep
 
-            rows = earlier_rows(spec, parents, anyway=anyway)
+            start = warm_start(spec, parents, anyway=anyway)
             view = view_of(spec, console, plain=plain)
             observers = [view, interrupts, *records_of(spec, again)]
-            outcome = run_sweep(spec, observers=observers, **rows)
+            outcome = run_sweep(spec, observers=observers, start=start)
     except KeyboardInterrupt:
         say_interrupted(again)
         raise typer.Exit(INTERRUPTED) from None

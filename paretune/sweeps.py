@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from paretune.live import LiveView, PlainLines
     from search.spec import SweepSpec
-    from search.study.rows import ResultRow
     from search.sweep import SweepOutcome
+    from search.warm_start import WarmStart
 
 INTERRUPTED = 130
 """Exit code of a command that a signal ended: 128 + SIGINT."""
@@ -32,27 +32,20 @@ def view_of(spec: SweepSpec, console: Console, *, plain: bool) -> LiveView | Pla
     return view(console, names=names, constraints=spec.constraint_list)
 
 
-def earlier_rows(
-    spec: SweepSpec, parents: Sequence[str], *, anyway: bool
-) -> dict[str, list[ResultRow]]:
-    """Give what `run_sweep` takes of other studies: rows to be told, and hints.
-
-    The best models that count are copied into the sweep's study.
-    """
+def warm_start(spec: SweepSpec, parents: Sequence[str], *, anyway: bool) -> WarmStart | None:
+    """Read the studies to start from, and say so; None: those that the study noted, if any."""
     if not parents:
-        return {}
-    from search.study.study import Study
-    from search.warm_start import copy_front, read_parents
+        return None
+    from search.warm_start import read_parents
 
     start = read_parents(spec, parents, anyway=anyway)
-    copy_front(spec, Study.create(spec), start)
     typer.echo(
         f"paretune: starts from {len(start.told)} rows"
         + (f" and {len(start.hints)} hints" if start.hints else "")
         + f" of {len(parents)} {'study' if len(parents) == 1 else 'studies'}",
         err=True,
     )
-    return {"told": start.told, "hints": start.hints}
+    return start
 
 
 def records_of(spec: SweepSpec, command: str) -> list[SweepObserver]:

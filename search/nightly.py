@@ -28,7 +28,7 @@ from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study
 from search.sweep import SweepOutcome, run_sweep
-from search.warm_start import WarmStart, add_rows, copy_front
+from search.warm_start import WarmStart, add_rows
 from trainables.data import load_data
 
 COMPARISON_FILE = "comparison.json"
@@ -88,18 +88,16 @@ def run_night(
     tonight = night_spec(spec, night)
     earlier = list(_earlier_nights(spec, night))
     start = _matching_rows(tonight, earlier)
-    study = Study.create(tonight)
-    copy_front(tonight, study, start)
-    rows = start.told
-    outcome = run_sweep(tonight, observers=observers, told=rows)
+    told = len(start.told)
+    outcome = run_sweep(tonight, observers=observers, start=start)
     if outcome.interrupted:
-        return Night(outcome, len(rows), None, ())
+        return Night(outcome, told, None, ())
     before = next((study for study in earlier if study.rows()), None)
     comparison = _compared(before, outcome.front) if before else None
     if comparison:
-        _write(study, comparison)
-        write_report(study, then=before)
-    return Night(outcome, len(rows), comparison, tuple(_remove_old(spec, night, keep)))
+        _write(outcome.study, comparison)
+        write_report(outcome.study, then=before)
+    return Night(outcome, told, comparison, tuple(_remove_old(spec, night, keep)))
 
 
 def read_comparison(spec: SweepSpec, night: date) -> dict[str, Any] | None:
@@ -155,6 +153,7 @@ def _matching_rows(spec: SweepSpec, earlier: Sequence[Study]) -> WarmStart:
         rows = study.rows()
         if _same_settings(study.spec(), spec) and _same_data(rows, fingerprint):
             add_rows(start, spec, study, rows)
+            start.studies.append(study.location)
     return start
 
 

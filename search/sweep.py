@@ -22,6 +22,7 @@ from search.stopping import scheduler_of
 from search.study.lease import hold_lease
 from search.study.rows import ResultRow
 from search.study.study import Study
+from search.warm_start import WarmStart, begin
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def run_sweep(
     spec: SweepSpec,
     *,
     observers: Sequence[SweepObserver] = (),
-    told: Sequence[ResultRow] = (),
-    hints: Sequence[ResultRow] = (),
+    start: WarmStart | None = None,
 ) -> SweepOutcome:
     """Run a sweep, or go on with the study of the same name in the same storage.
 
@@ -49,8 +49,8 @@ def run_sweep(
     Args:
         spec: the sweep.
         observers: hear of what happens.
-        told: rows of other studies that the searcher learns from; their trials are not repeated.
-        hints: rows whose numbers cannot be compared with new ones; models trust them little.
+        start: rows of other studies that the searcher learns from, whose trials are not repeated,
+            and whose best models are copied; None: what the study was begun with, if anything.
 
     Raises:
         StudyError: the study was made with a spec whose numbers cannot be compared.
@@ -62,18 +62,17 @@ def run_sweep(
     with hold_lease(Study(spec.study_location).lease_location) as lease:
         study = Study.create(spec)
         study.fence = lease.check
-        return _run(study, spec, observers, told, hints)
+        return _run(study, spec, observers, begin(spec, study, start))
 
 
 def _run(
     study: Study,
     spec: SweepSpec,
     observers: Sequence[SweepObserver],
-    told: Sequence[ResultRow],
-    hints: Sequence[ResultRow],
+    start: WarmStart,
 ) -> SweepOutcome:
-    rows = list(study.rows())
-    recorder = Recorder(spec, study, rows, observers, told, hints, study.running())
+    rows, left = list(study.rows()), study.running()
+    recorder = Recorder(spec, study, rows, observers, start.told, start.hints, left)
     interrupted = False
     try:
         recorder.start()

@@ -8,11 +8,12 @@ as hints: the searcher then trusts its accuracies little and its sizes and laten
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from search.errors import StudyError
+from search.errors import StorageError, StudyError
 from search.front.front import ParetoFront
 from search.spec import SweepSpec
 from search.study import storage
@@ -21,6 +22,8 @@ from search.study.study import Study
 from trainables.contract import Status
 from trainables.data import load_data
 from trainables.measure import environment
+
+log = logging.getLogger("paretune")
 
 SOFTWARE = ("paretune", "torch", "onnx", "onnxruntime")
 """Parts of a row's environment that numbers depend on; on one machine, its `cpu` as well."""
@@ -34,6 +37,8 @@ class WarmStart:
     """Rows that count as if they were this study's, by trial id, each with its own study."""
     hints: list[ResultRow] = field(default_factory=list)
     """Rows of studies that do not match."""
+    studies: list[str] = field(default_factory=list)
+    """Locations of all of them."""
 
     @property
     def told(self) -> list[ResultRow]:
@@ -57,6 +62,7 @@ def read_parents(spec: SweepSpec, locations: Iterable[str], *, anyway: bool) -> 
     start, refused = WarmStart(), []
     fingerprint = load_data(spec.data).fingerprint
     for study in [Study.open(location) for location in locations]:
+        start.studies.append(study.location)
         rows = study.rows()
         reasons = differences(spec, study.spec(), rows, fingerprint)
         if not reasons:
@@ -106,6 +112,44 @@ def add_rows(start: WarmStart, spec: SweepSpec, study: Study, rows: Iterable[Res
     for row in rows:
         if row.status is not Status.FAILED and spec.space.contains(row.config):
             start.rows.setdefault(row.trial_id, (row, study))
+
+
+def begin(spec: SweepSpec, study: Study, start: WarmStart | None) -> WarmStart:
+    """Let a study begin with what is known: the best models are copied, their studies noted.
+
+    Args:
+        spec: the sweep.
+        study: its own study, whose lease is held.
+        start: what it starts from; None: the same as last time, as far as it is still there.
+
+    Returns:
+        What it starts from.
+
+    Raises:
+        StorageError: the storage refused.
+    """
+    if start is None:
+        start = _as_last_time(spec, study)
+    else:
+        study.write_parents(start.studies)
+    copy_front(spec, study, start)
+    return start
+
+
+def _as_last_time(spec: SweepSpec, study: Study) -> WarmStart:
+    """Read again the studies that a study was begun from; one that is gone counts no more."""
+    start = WarmStart()
+    for location in study.parents():
+        try:
+            found = read_parents(spec, [location], anyway=True)
+        except (StudyError, StorageError) as error:
+            log.warning("goes on without the rows of an earlier study: %s", error)
+            continue
+        for trial_id, row in found.rows.items():
+            start.rows.setdefault(trial_id, row)
+        start.hints += found.hints
+        start.studies.append(location)
+    return start
 
 
 def copy_front(spec: SweepSpec, study: Study, start: WarmStart) -> None:

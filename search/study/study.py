@@ -4,6 +4,7 @@
 <storage>/<name>/
 ├── sweep.yaml         the sweep file as run, every default written out
 ├── environment.json   versions and machine of the latest run
+├── parents.json       studies whose rows it started from
 ├── rows/<trial_id>.json
 ├── running/<trial_id>.ckpt   trials under way: progress and last checkpoint
 ├── networks/          trained up to pruning, where trials share a training
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 SPEC_FILE = "sweep.yaml"
 ENVIRONMENT_FILE = "environment.json"
+PARENTS_FILE = "parents.json"
 LEASE_FOLDER = "lease"
 COMPARABLE_KEYS = ("data", "model", "objectives", "deploy", "seed")
 """Parts of the sweep file that must not change within a study: the rows would no longer be
@@ -219,19 +221,32 @@ class Study:
 
     def environment(self) -> dict[str, Any]:
         """Give what `write_environment` noted; empty if nothing was."""
-        path = self._path(ENVIRONMENT_FILE)
-        if not storage.exists(path):
-            return {}
-        try:
-            found = json.loads(storage.read(path))
-        except ValueError:
-            return {}
+        found = self._read_json(ENVIRONMENT_FILE)
         return found if isinstance(found, dict) else {}
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Note versions and machine of this run."""
         content = json.dumps(environment, indent=1, sort_keys=True, default=str).encode()
         storage.write_whole(self._path(ENVIRONMENT_FILE), content)
+
+    def parents(self) -> list[str]:
+        """Give the locations that `write_parents` noted; none if nothing was."""
+        found = self._read_json(PARENTS_FILE)
+        return [str(location) for location in found] if isinstance(found, list) else []
+
+    def write_parents(self, locations: Sequence[str]) -> None:
+        """Note the studies that this one starts from."""
+        storage.write_whole(self._path(PARENTS_FILE), json.dumps(locations, indent=1).encode())
+
+    def _read_json(self, name: str) -> Any:
+        """Read a file of the study; None if there is none, or if it is damaged."""
+        path = self._path(name)
+        if not storage.exists(path):
+            return None
+        try:
+            return json.loads(storage.read(path))
+        except (ValueError, RecursionError):
+            return None
 
     def _path(self, *names: str) -> str:
         return storage.join(self.location, *names)

@@ -214,7 +214,7 @@ def sweep(monkeypatch):
     """Put a double in place of the sweep: it writes the same rows at once."""
 
     def install(*, interrupted=False, feasible=True, lost=False):
-        def run_sweep(spec, *, observers=()):
+        def run_sweep(spec, *, observers=(), start=None):
             if lost:
                 raise KeyboardInterrupt
             study = Study.create(spec)
@@ -313,7 +313,7 @@ import search.sweep
 from search.front.front import ParetoFront
 from search.study.study import Study
 
-def run_sweep(spec, *, observers=()):
+def run_sweep(spec, *, observers=(), start=None):
     study = Study.create(spec)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(99))  # as Ray does when it starts
     for observer in observers:

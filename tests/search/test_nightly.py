@@ -15,6 +15,7 @@ from search.recorder import Recorder
 from search.spec_file import load_sweep
 from search.study.study import Study
 from search.sweep import SweepOutcome
+from search.warm_start import begin
 
 MONDAY, TUESDAY, WEDNESDAY = (date(2026, 11, day) for day in (23, 24, 25))
 
@@ -28,8 +29,9 @@ class Trials:
         self.run = []
         self.stop_after = None
 
-    def run_sweep(self, spec, *, observers=(), told=()):
+    def run_sweep(self, spec, *, observers=(), start=None):
         study = Study.create(spec)
+        told = begin(spec, study, start).told
         recorder = Recorder(spec, study, list(study.rows()), observers, told)
         recorder.start()
         while recorder.remaining > 0 and (config := recorder.searcher.ask()):

@@ -1,5 +1,6 @@
 """A sweep starts from the rows of studies that match, and says why others do not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from search import warm_start
 from search.errors import StudyError
 from search.recorder import Recorder
 from search.searchers import make_searcher
+from search.study import storage
 from search.study.study import Study
-from search.warm_start import copy_front, read_parents
+from search.warm_start import begin, copy_front, read_parents
 from trainables.config import TrialConfig
 from trainables.contract import Status
 
@@ -137,3 +139,40 @@ def test_the_best_models_are_copied_with_their_files(sweep, parent):
         assert row.origin == "copied"
         assert Path(study.artifact_path(row)).read_text() == row.trial_id
     assert Recorder(spec, study, rows, []).remaining == spec.search.trials
+
+
+def test_a_study_is_begun_again_from_what_it_was_begun_from(sweep, parent):
+    spec, source = sweep(), parent()
+    study = Study.create(spec)
+    first = begin(spec, study, read_parents(spec, [source.location], anyway=False))
+    again = begin(spec, study, None)
+    assert again.told == first.told
+    assert Recorder(spec, study, study.rows(), [], again.told).ask() == (
+        Recorder(spec, study, study.rows(), [], first.told).ask()
+    )
+
+
+def test_a_study_without_parents_begins_with_nothing(sweep):
+    start = begin(sweep(), Study.create(sweep()), None)
+    assert (start.told, start.hints) == ([], [])
+
+
+def test_a_study_that_is_gone_or_does_not_match_any_more_holds_up_nobody(
+    sweep, parent, monkeypatch, caplog
+):
+    spec, gone, other = sweep(), parent(), parent(sweep("other"))
+    study = Study.create(spec)
+    begin(spec, study, read_parents(spec, [gone.location, other.location], anyway=False))
+    shutil.rmtree(gone.location)
+    monkeypatch.setitem(HERE, "torch", "3")
+    again = begin(spec, study, None)
+    assert again.told == []
+    assert {row.trial_id for row in again.hints} == {row.trial_id for row in other.rows()}
+    assert f"there is no study at {gone.location}" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1", b"[" * 10_000])
+def test_a_damaged_note_of_parents_is_none(sweep, content):
+    study = Study.create(sweep())
+    storage.write_whole(f"{study.location}/parents.json", content)
+    assert study.parents() == []
