@@ -36,8 +36,18 @@ class TolerantActorManager(RayActorManager):  # type: ignore[misc]
 class HangWatch:
     """Knows when each running trial last gave a sign of life, and which ones were killed."""
 
-    def __init__(self, timeout_seconds: float | None) -> None:
+    def __init__(
+        self, timeout_seconds: float | None, has_waited: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Make a watch.
+
+        Args:
+            timeout_seconds: without a sign of life; None: for ever.
+            has_waited: tells whether a trial waited for others since it was asked last, which is
+                a sign of life too. Only asked when there was no other one for too long.
+        """
         self.timeout_seconds = timeout_seconds
+        self._has_waited = has_waited
         self._seen: dict[str, float] = {}
         self._killed: set[str] = set()
 
@@ -58,7 +68,11 @@ class HangWatch:
             return
         oldest = time.monotonic() - self.timeout_seconds
         for trial in running:
-            if self._seen.get(trial.trial_id, oldest) < oldest:
+            if self._seen.get(trial.trial_id, oldest) >= oldest:
+                continue
+            if self._has_waited(trial.trial_id):
+                self.saw(trial.trial_id)
+            else:
                 self._killed.add(trial.trial_id)
                 del self._seen[trial.trial_id]
                 ray.kill(trial.temporary_state.ray_actor)  # Tune hears of a lost worker

@@ -104,11 +104,12 @@ def _run_trials(recorder: Recorder) -> None:
     from search.controller import HangWatch, tolerant_tune
     from search.tune_adapter import Events, NoProgress, Suggestions
     from trainables.tune_trial import TuneTrial
+    from trainables.waiting import has_waited
 
     spec = recorder.spec
     with TemporaryDirectory(prefix="paretune-") as scratch:
         scheduler = scheduler_of(spec, recorder.rows)
-        watch = HangWatch(spec.resources.trial_timeout_seconds)
+        watch = HangWatch(spec.resources.trial_timeout_seconds, has_waited)
         events = Events(recorder, scheduler, watch)
         trainable = tune.with_resources(
             tune.with_parameters(TuneTrial, settings=_settings(recorder)),

@@ -19,8 +19,10 @@ import math
 import os
 import stat
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -47,6 +49,7 @@ LEAST_PAIRS = 4
 """Pairs per block, and the least where runs are so slow that 20 would exceed the time allowed."""
 LEAST_BLOCKS = 5
 REFERENCE_RUNS = 2000
+SIGN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -215,12 +218,37 @@ def private_folder() -> Path:
     return folder
 
 
+waiting_sign: ContextVar[Callable[[], None]] = ContextVar("waiting_sign", default=lambda: None)
+"""Called every SIGN_SECONDS while this process waits until others have measured."""
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Wait until no other process measures on this node, and keep others waiting."""
     with (folder / "measure.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with _giving_signs(waiting_sign.get()):
+                fcntl.flock(lock, fcntl.LOCK_EX)  # in the order of asking
         yield
+
+
+@contextlib.contextmanager
+def _giving_signs(sign: Callable[[], None]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def give() -> None:
+        while not ended.wait(SIGN_SECONDS):
+            sign()
+
+    thread = threading.Thread(target=give, name="waiting", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # nothing of this process runs beside a measurement
 
 
 @contextlib.contextmanager

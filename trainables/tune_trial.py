@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from ray import tune
@@ -12,7 +13,9 @@ from ray import tune
 from trainables.config import TrialConfig
 from trainables.contract import Status, TrialReport
 from trainables.errors import StorageRefusedError
+from trainables.latency import waiting_sign
 from trainables.trial import Trial, TrialSettings
+from trainables.waiting import say_waiting
 
 
 class TuneTrial(tune.Trainable):
@@ -42,6 +45,7 @@ class TuneTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
+        waiting_sign.set(partial(say_waiting, self.trial_id))
         first = self._trial is None
         try:
             # Here and not in `setup`, whose errors Tune takes for those of a worker: it would try

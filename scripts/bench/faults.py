@@ -28,6 +28,7 @@ CASES: dict[str, Callable[[Bench], Result]] = {
     "worker": in_a_trial.worker,
     "memory": in_a_trial.memory,
     "hang": in_a_trial.hang,
+    "queue": in_a_trial.queue,
     "node": from_outside.node,
     "driver": from_outside.driver,
     "eviction": from_outside.eviction,

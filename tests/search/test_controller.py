@@ -12,6 +12,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.tune import tune
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.utils.callback import _create_default_callbacks
 
 from search import controller
 from search.controller import (
@@ -21,6 +23,7 @@ from search.controller import (
     reason_of,
     tolerant_tune,
 )
+from search.tune_adapter import NoProgress
 
 
 def test_tune_has_its_own_classes_back_afterwards():
@@ -80,6 +83,37 @@ def test_only_a_trial_without_progress_loses_its_worker(monkeypatch):
     assert watch.forget("slow")
     assert not watch.forget("slow")
     assert not watch.forget("quick")
+
+
+def test_a_trial_that_waited_its_turn_has_time_again(monkeypatch):
+    killed, now, notes = [], [0.0], {"queueing"}
+    monkeypatch.setattr(ray, "kill", killed.append)
+    monkeypatch.setattr(controller.time, "monotonic", lambda: now[0])
+    watch = HangWatch(10.0, lambda name: name in notes)
+    watch.saw("queueing")
+    for now[0] in (11.0, 20.0, 22.0):
+        watch.kill_hung([trial("queueing")])
+    assert killed == []
+    notes.clear()
+    now[0] = 33.0
+    watch.kill_hung([trial("queueing")])
+    assert killed == ["worker of queueing"]
+
+
+def test_progress_is_not_printed_by_tune_which_would_keep_every_trial(capsys):
+    callbacks = _create_default_callbacks([NoProgress()])
+    assert [type(callback) for callback in callbacks].count(TrialProgressCallback) == 0
+    quiet = callbacks[0]
+    before = sizes(quiet)
+    quiet.on_trial_result(1, [], "trial", {"done": False})
+    quiet.on_trial_complete(1, [], "trial")
+    quiet.on_trial_error(1, [], SimpleNamespace(last_result={}))
+    assert sizes(quiet) == before
+    assert capsys.readouterr().out == ""
+
+
+def sizes(callback):
+    return {name: len(value) for name, value in vars(callback).items() if hasattr(value, "clear")}
 
 
 def test_without_a_limit_nothing_is_killed(monkeypatch):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import tempfile
+import time
 from importlib.metadata import version
 
 import numpy as np
@@ -333,7 +334,7 @@ def hold_lock(folder, held, release):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_only_one_process_measures_at_a_time(tmp_path):
+def test_only_one_process_measures_at_a_time(tmp_path, monkeypatch):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
     other = context.Process(target=hold_lock, args=(tmp_path, held, release))
@@ -345,9 +346,18 @@ def test_only_one_process_measures_at_a_time(tmp_path):
             pytest.raises(BlockingIOError),
         ):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        release.set()
-        with latency.exclusive(tmp_path):  # waits for the other's end
+        # Who waits for the other's end gives signs of life: here, the third lets the other go.
+        monkeypatch.setattr(latency, "SIGN_SECONDS", 0.01)
+        signs = []
+        sign = latency.waiting_sign.set(
+            lambda: signs.append(1) or (len(signs) == 3 and release.set())
+        )
+        with latency.exclusive(tmp_path):
             assert release.is_set()
+            before = len(signs)
+            time.sleep(0.05)
+            assert len(signs) == before
+        latency.waiting_sign.reset(sign)
     finally:
         release.set()
         other.join(30)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from pathlib import Path
 
-from bench.fault_cases.bench import Bench, CaseError, Result, line_with, rows_of
+from bench.fault_cases.bench import (
+    Bench,
+    CaseError,
+    Result,
+    end_of,
+    line_with,
+    rows_of,
+    under_way,
+    wait_until,
+)
 
 
 def exception(bench: Bench) -> Result:
@@ -53,6 +65,22 @@ def hang(bench: Bench) -> Result:
     """Let a worker hang."""
     study, output = bench.planted("hang", 1, trial_timeout_seconds=20.0)
     return _went_on(bench, "a worker hangs, timeout 20 s", study, output, 1)
+
+
+def queue(bench: Bench) -> Result:
+    """Keep trials from measuring for longer than they may be without progress."""
+    folder = bench.folder / "tmp" / f"paretune-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    process = bench.start(bench.sweep("queue", trial_timeout_seconds=10.0))
+    with (folder / "measure.lock").open("a") as lock:
+        study = bench.folder / "queue"
+        wait_until(lambda: len(under_way(study)) > 1, process)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        time.sleep(40.0)
+    output = end_of(process)
+    lost = output.count("goes on from")
+    done = "nobody may measure for 40 s, timeout 10 s"
+    return bench.result(done, study, from_zero=lost, said=f"{lost} workers lost")
 
 
 def _went_on(bench: Bench, done: str, study: Path, output: str, times: int) -> Result:
