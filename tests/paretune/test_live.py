@@ -240,6 +240,7 @@ def test_the_view_stays_calm_with_a_thousand_trials():
             view.trial_ended(row)
         if number % 100 == 0:
             heights.append(len(drawn(view, width=100)))
+    time.sleep(3 / REFRESHES_PER_SECOND)  # else all is over before the first refresh
     view.sweep_ended(interrupted=False)
     seconds = time.monotonic() - began
     # Bar, counts, best, and the trials that run: as high at the end as after a hundred trials.
