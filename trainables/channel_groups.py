@@ -21,6 +21,8 @@ from torch_pruning.ops import OPTYPE
 
 from trainables.errors import PruningError
 
+Kinds = tuple[type[nn.Module], ...]
+"""Kinds of layers whose outputs are pruned."""
 Kept = Mapping[str, int]
 """Channels that stay, by the name of a group's root layer."""
 
@@ -44,16 +46,16 @@ class Channels:
 
 
 class ChannelGroups:
-    """The groups of a model whose roots are layers of one kind."""
+    """The groups of a model whose roots are layers of some kinds."""
 
-    def __init__(self, model: nn.Module, kind: type[nn.Module], example: Tensor):
+    def __init__(self, model: nn.Module, kinds: Kinds, example: Tensor):
         self.model = model
         self.graph = torch_pruning.DependencyGraph()
         # A list, because a bare tensor would be unpacked into single images without a batch.
         self.graph.build_dependency(model, [example], verbose=False)
         self.names = {layer: name for name, layer in model.named_modules()}
-        self._check_all_found(kind)
-        found = self.graph.get_all_groups(root_module_types=[kind])
+        self._check_all_found(kinds)
+        found = self.graph.get_all_groups(root_module_types=list(kinds))
         self.by_root = {
             self.names[group[0].dep.target.module]: Channels(
                 group, len(group[0].idxs), _blocks(group)
@@ -72,11 +74,11 @@ class ChannelGroups:
             for dep in deps
         )
 
-    def _check_all_found(self, kind: type[nn.Module]) -> None:
+    def _check_all_found(self, kinds: Kinds) -> None:
         missed = [
             name
             for layer, name in self.names.items()
-            if isinstance(layer, kind) and layer not in self.graph.module2node
+            if isinstance(layer, kinds) and layer not in self.graph.module2node
         ]
         if missed:
             raise PruningError(f"no gradient flows from the scores back to {', '.join(missed)}")

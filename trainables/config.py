@@ -124,8 +124,8 @@ class TrialConfig(_Frozen):
 
     # --- compression -----------------------------------------------------------------------
     pruning_method: Literal["none", "filter", "neuron", "weight"] = "none"
-    """`filter`: convolution filters go; `neuron`: hidden units of fully connected layers go;
-    `weight`: single weights become 0, which shrinks the deflated file only."""
+    """`filter`: convolution filters and hidden units go; `neuron`: hidden units of fully connected
+    layers alone; `weight`: single weights become 0, which shrinks the deflated file only."""
     pruning_ratio: float = Field(default=0.0, ge=0, lt=1)
     """Share of the channels, units or weights REMOVED; removing a share p of the channels takes
     about 1-(1-p)^2 of a conv layer's weights."""
@@ -193,8 +193,8 @@ class TrialConfig(_Frozen):
             return self.pruning_ratio
         # The other scopes end at the size of the uniform one, so its breakpoints hold for all.
         hidden = [int(w) for w in [self.model_args["fc_width"]] if w]
-        widths = cnn_widths(self.model_args) if self.pruning_method == "filter" else hidden
-        return canonical_ratio(widths, self.pruning_ratio) if widths else 0.0
+        filters = cnn_widths(self.model_args) if self.pruning_method == "filter" else []
+        return canonical_ratio([*filters, *hidden], self.pruning_ratio)
 
     def _quantization_changes(self) -> dict[str, Any]:
         changes: dict[str, Any] = {}

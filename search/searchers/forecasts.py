@@ -199,5 +199,5 @@ def _cnn_features(config: TrialConfig) -> dict[str, float]:
         layer = area * width * (before + width)
         weights += layer
         multiplications += layer / 4**stage
-    weights += widths[-1] * int(args["fc_width"])
+    weights += widths[-1] * kept_channels(int(args["fc_width"]), pruned)
     return {"weights": math.log(weights), "multiplications": math.log(multiplications)}

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from trainables.errors import PruningError
 from trainables.importance import CHANNEL_SCORES, Look
@@ -16,7 +17,12 @@ SCOPES = ["uniform", "global", "sensitivity"]
 
 def build(seed=0, **args):
     args = {"width": 16, "depth": 2, "fc_width": 48} | args
-    return build_model("cnn", args, in_channels=3, image_size=16, classes=10, seed=seed)
+    model = build_model("cnn", args, in_channels=3, image_size=16, classes=10, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for norm in (m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        # Untrained, all factors are 1, and a cut among equals takes all or none.
+        norm.weight.data.uniform_(0.5, 1.5, generator=generator)
+    return model
 
 
 def look(seed=0) -> Look:

@@ -28,6 +28,11 @@ def widths(model):
     return {name: layer.out_channels for name, layer in convolutions(model).items()}
 
 
+def all_widths(model):
+    linear = {n: m.out_features for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    return widths(model) | linear
+
+
 def parameters(model):
     return sum(p.numel() for p in model.parameters())
 
@@ -37,14 +42,13 @@ def parameters(model):
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_convolution_keeps_what_the_ratio_says(name, ratio):
+def test_every_layer_but_the_scores_keeps_what_the_ratio_says(name, ratio):
     model = build(name)
-    before = widths(model)
+    *hidden, (scores, classes) = all_widths(model).items()
+    expected = {n: kept_channels(w, ratio) for n, w in hidden}
     pruning = prune_filters(model, ratio, example=EXAMPLE)
-    assert widths(model) == {n: kept_channels(w, ratio) for n, w in before.items()}
-    assert pruning.layers == {
-        n: (w, kept_channels(w, ratio)) for n, w in before.items() if kept_channels(w, ratio) < w
-    }
+    assert all_widths(model) == expected | {scores: classes}
+    assert pruning.layers == {n: (w, expected[n]) for n, w in hidden if expected[n] < w}
     assert pruning.parameters_after == parameters(model)
     assert pruning.parameters_after < 0.7 * pruning.parameters_before
 
@@ -104,8 +108,8 @@ def test_the_filters_of_least_norm_go():
     assert torch.equal(model.stage1[0].weight, strong)
 
 
-def test_linear_layers_only_lose_inputs():
-    model = build("cnn", fc_width=24)
+def test_hidden_layers_narrow_as_well_and_the_scores_stay():
+    model = build("cnn", fc_width=48)
     prune_filters(model, 0.5, example=EXAMPLE)
     assert (model.hidden.in_features, model.hidden.out_features) == (64, 24)
     assert (model.head.in_features, model.head.out_features) == (24, 10)

@@ -13,7 +13,7 @@ from trainables.data import load_data
 from trainables.errors import PruningError
 from trainables.importance import CHANNEL_SCORES
 from trainables.models import build_model
-from trainables.prune import PRUNING, How, prune_filters
+from trainables.prune import FILTERS, PRUNING, How, prune_filters
 from trainables.sensitivity import RATIOS, allocate, ratios_at
 from trainables.train import Training
 
@@ -78,7 +78,7 @@ def test_a_network_without_hidden_units_is_an_error():
 def test_parameters_are_counted_before_anything_goes(name):
     example = torch.randn(2, 3, 32, 32)
     model = build_model(name, {}, in_channels=3, image_size=32, classes=10, seed=0)
-    groups = ChannelGroups(model, nn.Conv2d, example)
+    groups = ChannelGroups(model, FILTERS, example)
     kept = {root: kept_channels(c.width, 0.4) for root, c in groups.by_root.items()}
     counted = groups.parameters_with(kept)
     assert counted == prune_filters(model, 0.4, example=example).parameters_after
@@ -86,7 +86,7 @@ def test_parameters_are_counted_before_anything_goes(name):
 
 def test_silenced_channels_answer_like_removed_ones_and_come_back():
     model = build().eval()
-    groups = ChannelGroups(model, nn.Conv2d, EXAMPLE)
+    groups = ChannelGroups(model, FILTERS, EXAMPLE)
     whole = model(EXAMPLE)
     root = next(iter(groups.by_root))
     with groups.silenced(root, list(range(8))):
