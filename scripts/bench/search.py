@@ -57,8 +57,8 @@ def own_cases() -> list[Case]:
     names = ("ehvi", "gp", "tpe")
     return [
         *(Case(name, "pareto_asha", siblings=True) for name in (*names, "random")),
-        *(Case(name, "none", siblings=True, seeds=10) for name in names),
-        *(Case(name, "pareto_asha", seeds=10) for name in (*names, "random")),
+        *(Case(name, "none", siblings=True) for name in names),
+        *(Case(name, "pareto_asha") for name in (*names, "random")),
     ]
 
 
@@ -67,7 +67,7 @@ def peer_cases() -> list[Case]:
     return [
         Case("nsga2", "none", peer=True),
         Case("motpe", "none", peer=True),
-        Case("mogp", "none", peer=True, seeds=10),
+        Case("mogp", "none", peer=True),
         Case("hyperopt", "asha", peer=True),
     ]
 
@@ -84,8 +84,8 @@ def stopping_cases() -> list[Case]:
 def analytic_cases() -> list[Case]:
     """Give what is compared on problems where a training is one epoch: nothing can be stopped."""
     own = [Case(name, "none", seeds=10) for name in ("random", "ehvi", "gp", "tpe")]
-    peers = [Case(name, "none", seeds=10, peer=True) for name in ("nsga2", "motpe")]
-    return [*own, *peers, Case("mogp", "none", seeds=3, peer=True)]
+    peers = [Case(name, "none", seeds=10, peer=True) for name in ("nsga2", "motpe", "mogp")]
+    return [*own, *peers]
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """Expected hypervolume improvement where size and latency are known before training.
 
-Only what depends on the weights (accuracy) is modelled, by a Gaussian process over the config
-and its bits; size and latency come from forecasts. The value of a candidate is what a training
-of it would add to the front with all its siblings, constraints kept.
+Only what depends on the weights (accuracy) is modelled, by a Gaussian process over the config,
+its bits and how large it is; size and latency come from forecasts. The value of a candidate is
+what a training of it would add to the front with all its siblings, constraints kept.
 
 Shapes: n candidates, b siblings, s nodes, a axes (the m objectives, then other constrained
-metrics). All values are losses.
+metrics).
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ NEIGHBOURHOODS = 20
 class EhviSearcher(ModelSearcher):
     """Maximises the expected hypervolume improvement of a candidate and its siblings."""
 
+    startup_trials = 4
+    """Half of what others wait for: a process that knows little says so."""
+
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.m = self.region.m
@@ -55,7 +58,7 @@ class EhviSearcher(ModelSearcher):
         pending = self.pool(self.under_way)
         if pending.configs:
             # What is under way is expected to come in as predicted: it is no news twice.
-            expected = beliefs.mean(pending).reshape(-1, len(self.region.axes))
+            expected = beliefs.losses(beliefs.mean(pending)).reshape(-1, len(self.region.axes))
             front = _front_of(np.vstack([front, expected[self.region.keeps(expected), : self.m]]))
             beliefs = beliefs.given(pending)
         return self._most_valuable(configs, beliefs, front)
@@ -82,23 +85,28 @@ class EhviSearcher(ModelSearcher):
         pool = self.pool(configs)
         # One sibling's uncertainty stands for all in the first round: they share their weights.
         mean, (_, sd) = beliefs.mean(pool), beliefs.predict(pool.own())
-        optimistic = self._improvements(mean, sd, front, nodes=OPTIMISTIC * ~self.region.forecast)
+        modelled = ~self.region.forecast
+        optimistic = self._improvements(beliefs, mean, sd, front, nodes=OPTIMISTIC * modelled)
         pool = pool[np.argsort(-optimistic, kind="stable")[:FINALISTS]]
         mean, sd = beliefs.predict(pool)
-        values = self._improvements(mean, sd, front, nodes=self.nodes)
-        values *= self.region.chance(mean, sd, self.region.forecast).max(axis=1)
+        values = self._improvements(beliefs, mean, sd, front, nodes=self.nodes)
+        forecast = self.region.chance(mean, sd, self.region.forecast)
+        values *= forecast.max(axis=1)
         # Where nothing is expected to improve: what may keep the bounds, then what is least known.
-        chance = self.region.chance(mean, sd, np.ones_like(self.region.forecast))
+        chance = beliefs.chance(self.region, mean, sd, np.ones_like(modelled))
         order = np.lexsort([-sd.max(axis=(1, 2)), -chance.max(axis=1), -values])
         best = int(order[0])
-        chance = self.region.chance(mean, sd, self.region.forecast)[best]
-        return self._with_best_bits(pool.configs[best], mean[best], chance, front)
+        expected = beliefs.losses(mean[best])
+        return self._with_best_bits(pool.configs[best], expected, forecast[best], front)
 
-    def _improvements(self, mean: Floats, sd: Floats, front: Floats, *, nodes: Floats) -> Floats:
+    def _improvements(
+        self, beliefs: Beliefs, mean: Floats, sd: Floats, front: Floats, *, nodes: Floats
+    ) -> Floats:
         """Give the expected gain of hypervolume by each candidate's siblings: shape (n,).
 
         Args:
-            mean: expected losses, shape (n, b, a).
+            beliefs: know the scales of the axes.
+            mean: expected values, shape (n, b, a).
             sd: their standard deviations; (n, 1, a) where one stands for all siblings.
             front: losses of the front, shape (f, m).
             nodes: standard normal values of each axis that is not forecast, shape (s, a).
@@ -106,7 +114,7 @@ class EhviSearcher(ModelSearcher):
         before = _volume(front)
         gains = np.zeros(len(mean))
         for node in nodes:
-            values = mean + node * sd
+            values = beliefs.losses(mean + node * sd)
             counts = self.region.keeps(values)
             points = np.clip(values[:, :, : self.m], 0.0, 1.0)
             gains += [

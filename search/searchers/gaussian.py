@@ -51,6 +51,8 @@ class GaussianProcess:
     learned_noise: float
     mean: float
     scale: float
+    evidence: float = 0.0
+    """Log density of the targets that it was fitted on, with that of its hyperparameters."""
 
     @cached_property
     def factor(self) -> Floats:
@@ -99,6 +101,7 @@ def fit(
     /,
     *,
     noise: Floats | None = None,
+    subset: NDArray[np.int64] | None = None,
     fit_rows: int = FIT_ROWS,
     max_rows: int = MAX_ROWS,
 ) -> GaussianProcess:
@@ -108,7 +111,8 @@ def fit(
         rows: coordinates of shape (n, d), n >= 1.
         targets: shape (n,).
         noise: standard deviation of each target beyond the learned noise, shape (n,); None: 0.
-        fit_rows: how many rows the hyperparameters are fitted on.
+        subset: the rows that hyperparameters are fitted on; None: `fit_rows` informative ones.
+        fit_rows: how many these are.
         max_rows: how many rows predictions are conditioned on.
     """
     mean = float(targets.mean())
@@ -116,8 +120,9 @@ def fit(
     y = (targets - mean) / scale
     own = np.zeros(len(y)) if noise is None else (noise / scale) ** 2
     start = _start(rows.shape[1])
-    subset = informative_rows(rows / np.exp(start[:-2]), own + 1e-2, fit_rows)
-    theta = _fit_hyperparameters(rows[subset], y[subset], own[subset], start)
+    if subset is None:
+        subset = informative_rows(rows / np.exp(start[:-2]), own + 1e-2, fit_rows)
+    theta, loss = _fit_hyperparameters(rows[subset], y[subset], own[subset], start)
     lengths, amplitude, learned = (
         np.exp(theta[:-2]),
         float(np.exp(theta[-2])),
@@ -134,7 +139,13 @@ def fit(
         learned_noise=learned,
         mean=mean,
         scale=scale,
+        evidence=-loss - len(subset) * math.log(scale),
     )
+
+
+def prior_mode(d: int) -> float:
+    """Give the length scale that is likeliest before anything was seen, in d dimensions."""
+    return math.exp(_length_log_mean(d))
 
 
 def informative_rows(scaled: Floats, noise: Floats, most: int) -> NDArray[np.int64]:
@@ -181,9 +192,12 @@ def _length_log_mean(d: int) -> float:
     return math.log(0.5 * math.sqrt(max(d, 1)))
 
 
-def _fit_hyperparameters(rows: Floats, y: Floats, noise: Floats, start: Floats) -> Floats:
+def _fit_hyperparameters(
+    rows: Floats, y: Floats, noise: Floats, start: Floats
+) -> tuple[Floats, float]:
+    """Give the likeliest hyperparameters, and their negative log posterior."""
     if len(y) < 2:
-        return start
+        return start, 0.0
     bounds = [(math.log(0.05), math.log(50.0))] * rows.shape[1]
     bounds += [(math.log(0.05), math.log(20.0)), (math.log(1e-5), math.log(1.0))]
     found = minimize(
@@ -195,8 +209,9 @@ def _fit_hyperparameters(rows: Floats, y: Floats, noise: Floats, start: Floats) 
         bounds=bounds,
         options={"maxiter": MAX_STEPS},
     )
-    theta: Floats = found.x
-    return theta if np.isfinite(found.fun) else start
+    if not np.isfinite(found.fun):
+        return start, math.inf
+    return found.x, float(found.fun)
 
 
 def _loss(

@@ -48,17 +48,28 @@ class Region:
         total: Floats = np.nan_to_num(over, nan=1.0).sum(axis=1)
         return total
 
-    def chance(self, mean: Floats, sd: Floats, axes: Mask) -> Floats:
-        """Give the probability that normal losses keep the bounds of some of the axes.
+    def chance(
+        self,
+        mean: Floats,
+        sd: Floats,
+        axes: Mask,
+        *,
+        low: Floats | None = None,
+        high: Floats | None = None,
+    ) -> Floats:
+        """Give the probability that normal values keep the bounds of some of the axes.
 
         Args:
             mean: shape (..., a).
             sd: standard deviations of the same shape; 0 where exact.
             axes: which axes count, shape (a,).
+            low: the lower bounds (a,) where values are on another scale than losses.
+            high: the upper ones.
         """
+        low, high = self.low if low is None else low, self.high if high is None else high
         with np.errstate(divide="ignore", invalid="ignore"):
-            inside = ndtr((self.high - mean) / sd) - ndtr((self.low - mean) / sd)
-        exact = (mean >= self.low) & (mean <= self.high)
+            inside = ndtr((high - mean) / sd) - ndtr((low - mean) / sd)
+        exact = (mean >= low) & (mean <= high)
         chance: Floats = np.where(sd > 0, inside, exact)[..., axes & self.bounded].prod(axis=-1)
         return chance
 
