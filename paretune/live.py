@@ -51,8 +51,8 @@ class _Watcher(SweepObserver):
         self.constraints = tuple(constraints)
         self.plan: SweepPlan | None = None
         self.found: GrowingFront | None = None
-        self.done = 0
-        """Trials that have ended, of earlier runs too."""
+        self._ended: set[str] = set()
+        """Trials that have ended, of earlier runs too; a stopped one may go on and end again."""
         self.running: dict[str, tuple[TrialConfig, Progress | None]] = {}
         # Of this run alone: an earlier one may have had another machine.
         self._walls: deque[float] = deque(maxlen=RECENT_TRIALS)
@@ -60,7 +60,11 @@ class _Watcher(SweepObserver):
     def sweep_started(self, plan: SweepPlan) -> None:
         self.plan = plan
         self.found = GrowingFront(plan.objectives, self.constraints, plan.earlier_rows)
-        self.done = sum(row.is_trial for row in plan.earlier_rows)
+        self._ended = {row.trial_id for row in plan.earlier_rows if row.is_trial}
+
+    @property
+    def done(self) -> int:
+        return len(self._ended)
 
     @property
     def front(self) -> ParetoFront | None:
@@ -76,7 +80,7 @@ class _Watcher(SweepObserver):
     def trial_ended(self, row: ResultRow) -> None:
         self.running.pop(row.trial_id, None)
         if row.is_trial:
-            self.done += 1
+            self._ended.add(row.trial_id)
             if "wall" in row.seconds:
                 self._walls.append(row.seconds["wall"])
         if self.found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,21 @@ def replay(
     if ended:
         scheduler.on_trial_complete(None, trial, dict(epochs[-1]))
     scheduler.on_trial_remove(None, trial)
+
+
+def promotable(
+    scheduler: TrialScheduler, among: Collection[str], *, ending: bool = False
+) -> str | None:
+    """Name a trial among stopped ones that a scheduler would let go on by now, if any.
+
+    Args:
+        scheduler: has stopped them.
+        among: their names.
+        ending: whether no new trials will come.
+    """
+    choose = getattr(scheduler, "promotable", None)
+    name: str | None = choose(among, ending=ending) if choose and among else None
+    return name
 
 
 def stop_reason(scheduler: TrialScheduler, name: str) -> str:

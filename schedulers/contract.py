@@ -41,6 +41,10 @@ class StopOptions(Protocol):
         """Whether `pareto_asha` stops no trial that none dominates."""
 
     @property
+    def promote(self) -> bool:
+        """Whether `pareto_asha` stops most trials early, and takes up the best of them later."""
+
+    @property
     def brackets(self) -> int:
         """In how many groups trials are, of which group b is not judged at the first b rungs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -32,9 +32,13 @@ class ParetoAsha(FIFOScheduler):  # type: ignore[misc]
         epochs = rung_epochs(stop.grace_epochs, stop.reduction_factor, max_epochs)
         self.ends: dict[str, tuple[float, ...]] = {}
         self.rungs = {
-            epoch: Rung(epoch, stop.reduction_factor, stop.keep_front, ends=self.ends)
+            epoch: Rung(
+                epoch, stop.reduction_factor, stop.keep_front, stop.promote, ends=self.ends
+            )
             for epoch in epochs
         }
+        self.promoted: dict[str, int] = {}
+        """By name, the rung that a trial passed after it had been stopped there."""
         self.last_rung = epochs[-1] if epochs else 0
         self.reasons: dict[str, str] = {}
 
@@ -57,6 +61,23 @@ class ParetoAsha(FIFOScheduler):  # type: ignore[misc]
         if len(losses) == len(self.goals.losses) and all(map(math.isfinite, losses)):
             self.ends[name] = losses
 
+    def promotable(self, among: Collection[str], *, ending: bool = False) -> str | None:
+        """Name a stopped trial that by now is good enough to go on; the furthest first.
+
+        Args:
+            among: names of stopped trials that can go on.
+            ending: whether no new trials will come.
+        """
+        left = set(among)
+        for epoch, rung in reversed(self.rungs.items()):
+            here = [i for i, name in enumerate(rung.names) if name in left]
+            left -= {rung.names[i] for i in here}
+            for i in here:
+                if not rung.verdict(i, ending=ending):
+                    self.promoted[rung.names[i]] = epoch
+                    return rung.names[i]
+        return None
+
     def _reason(self, name: str, epoch: int, result: Result) -> str:
         """Say why a trial stops; nothing if it goes on."""
         for key in self.goals.losses:
@@ -67,7 +88,7 @@ class ParetoAsha(FIFOScheduler):  # type: ignore[misc]
             return ""
         reason = rung.enter(name, losses, self._violation(epoch, result))
         skipped = list(self.rungs).index(epoch) < self._bracket(name)
-        return "" if skipped else reason
+        return "" if skipped or epoch <= self.promoted.get(name, 0) else reason
 
     def _losses(self, result: Result) -> tuple[float, ...]:
         """Give the losses of those objectives that trials report."""

@@ -44,6 +44,8 @@ class Rung:
     reduction_factor: int = 3
     keep_front: bool = True
     """Whether trials that none dominates at the rung go on, be they many."""
+    promote: bool = False
+    """Whether a stopped trial may go on later: then nobody passes before there are others."""
     names: list[str] = field(default_factory=list)
     losses: list[tuple[float, ...]] = field(default_factory=list)
     violations: list[float] = field(default_factory=list)
@@ -64,19 +66,26 @@ class Rung:
             self.violations.append(violation)
         return self.verdict(self.names.index(name))
 
-    def verdict(self, index: int) -> str:
-        """Say why the trial at a place stops, among all that have entered so far."""
+    def verdict(self, index: int, *, ending: bool = False) -> str:
+        """Say why the trial at a place stops, among all that have entered so far.
+
+        Args:
+            index: the place.
+            ending: whether no more will enter: where trials may go on later, one more then does.
+        """
         losses, violations = np.array(self.losses, dtype=float), np.array(self.violations)
         if not np.isfinite(losses[index]).all():
             return f"rung {self.epoch}: not every objective is a number"
-        keep = math.ceil(len(losses) / self.reduction_factor)
+        waits = self.promote and not ending
+        share = len(losses) / self.reduction_factor
+        keep = math.floor(share) if waits else math.ceil(share)
         by_front, front = places_by_front(losses, violations)
         by_first = places_by_first(losses, violations, by_front)
-        if by_first[index] == 0 or by_front[index] == 0:
+        if not waits and (by_first[index] == 0 or by_front[index] == 0):
             return ""
         if better := self._out_of_reach(losses[index]):
             return f"rung {self.epoch}: may at best become worse than {better}"
-        on_kept_front = self.keep_front and front[index] == 0
+        on_kept_front = self.keep_front and not self.promote and front[index] == 0
         if on_kept_front or min(by_first[index], by_front[index]) < keep:
             return ""
         return (
@@ -105,6 +114,8 @@ class Rung:
         own = losses[index]
         if violations[index] > 0:
             return "breaks a constraint"
+        if self.promote and len(losses) < self.reduction_factor:
+            return "too few to compare with"
         dominating = (losses <= own).all(axis=1) & (losses < own).any(axis=1) & (violations <= 0)
         if dominating.any():
             best = min(np.flatnonzero(dominating), key=lambda i: tuple(losses[i]))

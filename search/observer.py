@@ -45,7 +45,7 @@ class SweepObserver:
         """Hear that a trial lost its worker; it goes on in another from its last checkpoint."""
 
     def trial_ended(self, row: ResultRow) -> None:
-        """Hear of a row, after it was written."""
+        """Hear of a row, after it was written; once more if it had stopped and then went on."""
 
     def row_changed(self, row: ResultRow) -> None:
         """Hear that a row was written again, with a latency measured alone."""

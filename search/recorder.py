@@ -43,6 +43,8 @@ class Recorder:
     left_running: Sequence[RunningTrial] = ()
     """Trials that an earlier driver left under way."""
     hopeless: str = ""
+    paused: dict[str, TrialConfig] = field(default_factory=dict)
+    """Stopped trials whose checkpoint is kept: a scheduler may yet let them go on."""
     curves: dict[str, list[Progress]] = field(default_factory=dict)
     started_at: dict[str, float] = field(default_factory=dict)
 
@@ -56,14 +58,18 @@ class Recorder:
             self.searcher.transfer(row)
         self._causes = Counter(_cause(row) for row in self.rows if row.origin != "copied")
         self._to_resume = self._take_up()
+        self._asked: set[str] = set()
         self._earlier = {trial.config.trial_id: trial.curve for trial in self._to_resume}
 
     def _take_up(self) -> list[RunningTrial]:
         """Give the trials to go on with; those that have a row, or that nobody wants, are gone."""
         wanted = []
+        stopped = {row.trial_id for row in self.rows if row.status is Status.STOPPED}
         for trial in self.left_running:
             trial_id = trial.config.trial_id
-            if trial_id in self.known or not self.spec.space.contains(trial.config):
+            if self.spec.stop.promote and trial_id in stopped:
+                self.paused[trial_id] = trial.config
+            elif trial_id in self.known or not self.spec.space.contains(trial.config):
                 self.study.remove_running(trial_id)
             elif trial_id not in (row.trial_id for row in self.told):
                 self.searcher.adopt(trial.config)
@@ -89,12 +95,20 @@ class Recorder:
             observer.sweep_started(plan)
 
     def ask(self) -> TrialConfig | None:
-        """Give the next trial, those left under way first; None ends the sweep."""
-        if self.hopeless:
+        """Give the next trial, those left under way first; None if there are to be no more."""
+        promotes = self.spec.stop.promote  # else Tune asks no more than remain
+        if self.hopeless or (promotes and len(self._asked) >= self.remaining):
             return None
-        if self._to_resume:
-            return self._to_resume.pop(0).config
-        return self.searcher.ask()
+        config = self._to_resume.pop(0).config if self._to_resume else self.searcher.ask()
+        if config is not None:
+            self._asked.add(config.trial_id)
+        return config
+
+    def promote(self, trial_id: str) -> TrialConfig:
+        """Take up a stopped trial again: it goes on from its checkpoint."""
+        config = self.paused.pop(trial_id)
+        self.searcher.adopt(config)
+        return config
 
     def trial_started(self, config: TrialConfig) -> list[Progress]:
         """Note that a worker took a trial; give what schedulers have not heard of it yet."""
@@ -143,7 +157,11 @@ class Recorder:
         # The trial's own row is the last that is written: with it the trial is over.
         for row in reversed(rows):
             self.study.write_row(row)
-        self.study.remove_running(parent)
+        self._asked.discard(parent)
+        if self.spec.stop.promote and rows[0].status is Status.STOPPED:
+            self.paused[parent] = rows[0].config
+        else:
+            self.study.remove_running(parent)
         self._note_environment(rows)
         for row in rows:
             self._keep(row)

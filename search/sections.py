@@ -124,6 +124,10 @@ class StopSpec(Section):
     keep_front: bool = True
     """Whether `pareto_asha` lets all trials of a rung go on that none dominates there, be they
     more than reduction_factor asks for: that kept more of the front (docs/benchmark.md)."""
+    promote: bool = False
+    """Whether `pareto_asha` lets a stopped trial go on from its checkpoint once it is among the
+    best 1 / reduction_factor of its rung; until then nobody passes, not even the first. For few
+    workers, where too little is known when a trial arrives."""
     brackets: int = Field(default=1, ge=1)
     """Groups of trials for `pareto_asha`; the trials of group b pass the first b rungs unjudged,
     against early rungs that say little. 1: all are judged at every rung."""

@@ -90,6 +90,8 @@ def _run(
         raise SweepError(f"every trial failed: {recorder.hopeless}")
     front = ParetoFront.of(recorder.rows, spec.objective_list, spec.constraint_list)
     if not interrupted:
+        for trial_id in recorder.paused:
+            study.remove_running(trial_id)
         study.remove_artifacts(keep={row.trial_id for row in front.rows})
     return SweepOutcome(study, front, recorder.rows, interrupted)
 
@@ -118,9 +120,9 @@ def _run_trials(recorder: Recorder) -> None:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Suggestions(recorder),
+                search_alg=Suggestions(recorder, scheduler),
                 scheduler=scheduler,
-                num_samples=recorder.remaining,
+                num_samples=-1 if spec.stop.promote else recorder.remaining,
                 max_concurrent_trials=spec.max_concurrent,
                 reuse_actors=True,
             ),
@@ -164,6 +166,7 @@ def _settings(recorder: Recorder) -> Any:
         artifacts_location=recorder.study.artifacts_location,
         bounds={c.metric.name: (c.low, c.high) for c in spec.constraint_list if c.metric.forecast},
         running_location=recorder.study.running_location,
+        keep_every_epoch=spec.stop.promote,
         shared_location=recorder.study.networks_location if shared else None,
         sibling_bits=tuple(spec.space.bits_pairs) if spec.search.siblings else (),
         threads=max(1, int(spec.resources.cpus_per_trial)),

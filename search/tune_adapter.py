@@ -11,7 +11,7 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
-from schedulers import stop_reason
+from schedulers import promotable, stop_reason
 from search.controller import HangWatch, reason_of
 from search.errors import SearchError, StorageError
 from search.recorder import Recorder
@@ -24,18 +24,27 @@ PROGRESS = [f.name for f in fields(Progress)]
 class Suggestions(TuneSearcher):  # type: ignore[misc]
     """Hands the recorder's trials to Tune; telling happens where rows are written."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, scheduler: TrialScheduler) -> None:
         super().__init__(metric=None, mode=None)
         self.recorder = recorder
+        self.scheduler = scheduler
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Take whatever Tune says."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Give the next config."""
-        config = self.recorder.ask()
+        """Give the next config: stopped trials that are good enough by now come first."""
+        config = self._promoted() or self.recorder.ask()
+        if config is None and self.recorder.paused:
+            if self.recorder.started_at:  # what runs may yet let others go on
+                return None
+            config = self._promoted(ending=True)
         return TuneSearcher.FINISHED if config is None else config.model_dump()
+
+    def _promoted(self, *, ending: bool = False) -> TrialConfig | None:
+        name = promotable(self.scheduler, self.recorder.paused, ending=ending)
+        return self.recorder.promote(name) if name else None
 
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
         """Ignore it: rows are told by the recorder."""

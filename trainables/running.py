@@ -29,9 +29,11 @@ def checkpoint_name(trial_id: str) -> str:
 class RunningFile:
     """The file of one trial under way."""
 
-    def __init__(self, folder: str | None, trial_id: str) -> None:
+    def __init__(self, folder: str | None, trial_id: str, *, always: bool = False) -> None:
         self.location = folder and f"{folder}/{checkpoint_name(trial_id)}"
         """None: nothing is kept."""
+        self.always = always
+        """Whether every epoch is kept, whatever that costs."""
         self._cost_seconds = 0.0
         self._saved_at = float("-inf")
 
@@ -51,7 +53,8 @@ class RunningFile:
         A storage that refuses does not end the trial: there will be a next epoch.
         """
         started = time.monotonic()
-        if not self.location or started - self._saved_at < self._cost_seconds / CHECKPOINT_SHARE:
+        soon = started - self._saved_at < self._cost_seconds / CHECKPOINT_SHARE
+        if not self.location or (soon and not self.always):
             return
         try:
             save_checkpoint(self.location, head, state())

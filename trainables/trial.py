@@ -55,6 +55,8 @@ class TrialSettings:
     """Hard (low, high) by metric name, for metrics that the forecast knows."""
     running_location: str | None = None
     """Folder for checkpoints of trials under way; None: a trial that is lost begins again."""
+    keep_every_epoch: bool = False
+    """Whether each epoch leaves a checkpoint: a stopped trial may have to go on from it."""
     sibling_bits: tuple[tuple[int, int], ...] = ()
     """(weight_bits, activation_bits) under which each trained network is measured as well."""
     shared_location: str | None = None
@@ -85,7 +87,9 @@ class Trial:
         self.train_seconds = 0.0
         self.training: Training | None = None
         self.curve: list[Progress] = []
-        self.running = RunningFile(settings.running_location, config.trial_id)
+        self.running = RunningFile(
+            settings.running_location, config.trial_id, always=settings.keep_every_epoch
+        )
         self.peak_memory_bytes = 0
         with self.phase("load"):
             self.data = _data(settings.data)

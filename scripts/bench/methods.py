@@ -48,6 +48,10 @@ class Own:
         if hasattr(self.searcher, "hear"):
             self.searcher.hear(config, epoch, accuracy)
 
+    def adopt(self, config: TrialConfig) -> None:
+        """Pass on that a stopped trial goes on."""
+        self.searcher.adopt(config)
+
     def tell(self, rows: Sequence[ResultRow]) -> None:
         """Pass on the rows."""
         for row in rows:
@@ -91,6 +95,9 @@ class Peer:
 
     def hear(self, config: TrialConfig, epoch: int, accuracy: float) -> None:
         """Peers take no partial results here."""
+
+    def adopt(self, config: TrialConfig) -> None:
+        """Peers are not run with a scheduler that lets trials go on."""
 
     def tell(self, rows: Sequence[ResultRow]) -> None:
         """Answer the suggestion that the rows came from."""

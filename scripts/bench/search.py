@@ -57,6 +57,7 @@ def own_cases() -> list[Case]:
     names = ("ehvi", "gp", "tpe")
     return [
         *(Case(name, "pareto_asha", siblings=True) for name in (*names, "random")),
+        Case("ehvi", "pareto_asha", siblings=True, options=(("grace_epochs", 3),)),
         *(Case(name, "none", siblings=True) for name in names),
         *(Case(name, "pareto_asha") for name in (*names, "random")),
     ]
@@ -74,11 +75,15 @@ def peer_cases() -> list[Case]:
 
 def stopping_cases() -> list[Case]:
     """Give random search under every scheduler."""
+    changed = (("keep_front", False), ("promote", True), ("grace_epochs", 3))
     return [
-        Case("random", stop, siblings=siblings, seeds=30)
-        for stop in ("none", "asha", "moasha", "pareto_asha")
-        for siblings in (False, True)
-    ] + [Case("random", "pareto_asha", siblings=True, seeds=30, options=(("keep_front", False),))]
+        *(
+            Case("random", stop, siblings=siblings, seeds=30)
+            for stop in ("none", "asha", "moasha", "pareto_asha")
+            for siblings in (False, True)
+        ),
+        *(Case("random", "pareto_asha", True, seeds=30, options=(pair,)) for pair in changed),
+    ]
 
 
 def analytic_cases() -> list[Case]:
@@ -129,7 +134,10 @@ def run_case(
         method = Own(trials.spec, case.search, seed, siblings=case.siblings)
     np.random.seed(seed)  # Syne Tune breaks ties with the global generator
     stop = scheduler(trials.spec, case.stop, seed, **dict(case.options))
-    run = simulate(trials, method, stop, budget_epochs=budget_epochs, workers=WORKERS)
+    promote = bool(dict(case.options).get("promote"))
+    run = simulate(
+        trials, method, stop, budget_epochs=budget_epochs, workers=WORKERS, promote=promote
+    )
     seconds = round(time.process_time() - started, 2)
     return {**judged(trials, run, budget_epochs), "seconds": seconds}
 

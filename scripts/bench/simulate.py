@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from bench.table import Metrics, Network, bits_of
+from schedulers import promotable
 from search.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
@@ -27,6 +28,9 @@ class Method(Protocol):
 
     def hear(self, config: TrialConfig, epoch: int, accuracy: float) -> None:
         """Hear of an epoch of a trial under way."""
+
+    def adopt(self, config: TrialConfig) -> None:
+        """Hear that a stopped trial goes on."""
 
     def tell(self, rows: Sequence[ResultRow]) -> None:
         """Hear of an ended trial: its own row first, then those of its siblings."""
@@ -64,7 +68,13 @@ class _Trial:
 
 
 def simulate(
-    table: Trials, method: Method, scheduler: Any, *, budget_epochs: int, workers: int = 4
+    table: Trials,
+    method: Method,
+    scheduler: Any,
+    *,
+    budget_epochs: int,
+    workers: int = 4,
+    promote: bool = False,
 ) -> Run:
     """Run a sweep until the budget is spent or there is nothing left to try.
 
@@ -74,19 +84,26 @@ def simulate(
         scheduler: when to stop a trial, with the calls of Ray Tune's schedulers.
         budget_epochs: training epochs of all workers together.
         workers: trials at once.
+        promote: whether the scheduler may let stopped trials go on.
     """
     run, numbers = Run(), count(1)
     # (virtual seconds, tie-breaker, trial): the moment at which a trial ends its next epoch
     events: list[tuple[float, int, _Trial]] = []
 
+    stopped: dict[str, _Trial] = {}
+
     def start(now: float) -> None:
-        config = method.ask()
-        if config is None:
-            return
-        run.started += 1
-        handle = SimpleNamespace(trial_id=config.trial_id, config=config.model_dump())
-        scheduler.on_trial_add(None, handle)
-        trial = _Trial(config, table.network(config), handle)
+        if name := promotable(scheduler, stopped):
+            trial = stopped.pop(name)
+            method.adopt(trial.config)
+        else:
+            config = method.ask()
+            if config is None:
+                return
+            run.started += 1
+            handle = SimpleNamespace(trial_id=config.trial_id, config=config.model_dump())
+            trial = _Trial(config, table.network(config), handle)
+        scheduler.on_trial_add(None, trial.handle)
         heapq.heappush(events, (now + trial.network.epoch_seconds, next(numbers), trial))
 
     for _ in range(workers):
@@ -99,6 +116,8 @@ def simulate(
             heapq.heappush(events, (now + trial.network.epoch_seconds, next(numbers), trial))
             continue
         method.tell(rows)
+        if promote and rows[0].status is Status.STOPPED:
+            stopped[trial.config.trial_id] = trial
         measured = [row for row in rows if row.status is Status.MEASURED]
         run.found += [(run.epochs, row.metrics) for row in measured]
         run.finished += bool(measured)

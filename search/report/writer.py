@@ -97,7 +97,7 @@ class ReportWriter(SweepObserver):
 
     def trial_ended(self, row: ResultRow) -> None:
         """Write, unless that was done a short while ago."""
-        self.rows.append(row)
+        put(self.rows, row)
         started = time.monotonic()
         if started >= self._next_at:
             self._write(running=True)

@@ -83,7 +83,7 @@ class Searcher(ABC):
         return None
 
     def adopt(self, config: TrialConfig) -> None:
-        """Hear of a trial under way that was not asked for: an earlier run left it."""
+        """Hear of a trial under way that was not asked for: it was left, or stopped, before."""
         self._known.add(config.trial_id)
 
     def tell(self, row: ResultRow) -> None:

@@ -114,8 +114,9 @@ class ModelSearcher(Searcher):
         return config
 
     def adopt(self, config: TrialConfig) -> None:
-        """Hear of a trial under way that was not asked for."""
+        """Hear of a trial under way that was not asked for; what it was stopped with is over."""
         super().adopt(config)
+        self._rows.pop(config.trial_id, None)
         self._under_way[config.trial_id] = config
 
     def tell(self, row: ResultRow) -> None:

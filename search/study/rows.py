@@ -54,7 +54,8 @@ class ResultRow(BaseModel):
     """One entry per epoch: `Progress` without the parts that never change."""
     environment: dict[str, Any] = Field(default_factory=dict)
     resumed_from: list[int] = Field(default_factory=list)
-    """Epochs after which it went on from a checkpoint: a worker, node or driver had been lost."""
+    """Epochs after which it went on from a checkpoint: a worker, node or driver had been lost, or
+    it had been stopped and was good enough later."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Seconds by phase, and `wall`: from the driver's start of the trial to its end."""
     finished_at: str = ""

@@ -25,6 +25,7 @@ class Options:
     grace_epochs: int = 1
     reduction_factor: int = 3
     keep_front: bool = True
+    promote: bool = False
     brackets: int = 1
 
 

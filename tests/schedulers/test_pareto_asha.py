@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from contracts.scheduler_contract import CONTINUE, STOP, Options
-from schedulers import make_scheduler, stop_reason
+from schedulers import make_scheduler, promotable, replay, stop_reason
 from schedulers.contract import Bound, Goals
 
 LOSSES = {"accuracy": lambda value: 1 - value, "size_bytes": math.log}
@@ -107,3 +107,66 @@ def test_brackets_spare_some_trials_the_first_rungs(brackets):
                 break
     assert len(stopped_at) == 60
     assert set(stopped_at.values()) == {1: {1}, 3: {1, 3, 9}}[brackets]
+
+
+# --- promotion -------------------------------------------------------------------------------
+
+
+def reported(**options):
+    """Three trials at the first rung, the best of which came first, and two at the second."""
+    trials = Trials(promote=True, **options)
+    for name, accuracy in (("good", 0.9), ("bad", 0.5), ("worse", 0.4)):
+        assert trials.report(name, 1, accuracy=accuracy, size_bytes=10.0) == STOP
+    return trials
+
+
+def test_the_first_trial_stops_and_goes_on_when_it_proves_good():
+    trials = reported()
+    assert promotable(trials.scheduler, ["bad", "worse"]) is None
+    assert promotable(trials.scheduler, ["good", "bad", "worse"]) == "good"
+    assert promotable(trials.scheduler, ["bad", "worse"]) is None
+
+
+def test_a_promoted_trial_is_not_stopped_again_at_its_rung():
+    """Where its checkpoint is older than the rung, it comes by once more."""
+    trials = reported()
+    assert promotable(trials.scheduler, ["good"]) == "good"
+    for name, accuracy in (("x", 0.95), ("y", 0.96), ("z", 0.97)):
+        trials.report(name, 1, accuracy=accuracy, size_bytes=5.0)
+    assert trials.report("good", 1, accuracy=0.9, size_bytes=10.0) == CONTINUE
+    assert trials.report("good", 3, accuracy=0.91, size_bytes=10.0) == STOP
+
+
+def test_the_furthest_trial_goes_on_first():
+    trials = reported()
+    promotable(trials.scheduler, ["good"])
+    for name, accuracy in (("good", 0.9), ("x", 0.8), ("y", 0.7)):
+        trials.report(name, 3, accuracy=accuracy, size_bytes=10.0)
+    trials.report("new", 1, accuracy=0.99, size_bytes=5.0)
+    assert promotable(trials.scheduler, ["new", "good"]) == "good"
+
+
+def test_at_the_end_too_few_to_compare_with_is_no_reason():
+    trials = Trials(promote=True)
+    trials.report("a", 1, accuracy=0.9, size_bytes=10.0)
+    trials.report("b", 1, accuracy=0.8, size_bytes=11.0)
+    assert trials.reason("a") == "rung 1: rank 1 of 1, too few to compare with"
+    assert promotable(trials.scheduler, ["a", "b"]) is None
+    assert promotable(trials.scheduler, ["a", "b"], ending=True) == "a"
+    assert promotable(trials.scheduler, ["b"], ending=True) is None
+
+
+def test_a_fresh_scheduler_that_heard_the_same_promotes_the_same():
+    fresh = Trials(promote=True)
+    for name, accuracy in (("good", 0.9), ("bad", 0.5), ("worse", 0.4)):
+        result = {"training_iteration": 1, "accuracy": accuracy, "size_bytes": 10.0}
+        replay(fresh.scheduler, name, {"name": name}, [result])
+    names = ["worse", "bad", "good"]
+    assert promotable(fresh.scheduler, names) == promotable(reported().scheduler, names) == "good"
+
+
+def test_schedulers_without_promotion_promote_nobody():
+    for method in ("none", "asha", "pareto_asha"):
+        scheduler = make_scheduler(Options(method), max_epochs=9, goals=Goals(LOSSES))
+        assert promotable(scheduler, []) is None
+    assert promotable(make_scheduler(Options("asha"), max_epochs=9), ["x"]) is None

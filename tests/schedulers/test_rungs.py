@@ -222,3 +222,26 @@ def test_each_prefix_of_a_net_adds_the_farthest_row(rows):
 )
 def test_rungs_lie_below_the_last_epoch(grace, factor, epochs, expected):
     assert rung_epochs(grace, factor, epochs) == expected
+
+
+# --- with promotion ------------------------------------------------------------------------
+
+
+@property_of(rows=ANY_LOSSES, factor=FACTORS)
+def test_where_trials_may_go_on_later_few_pass_and_none_alone(rows, factor):
+    rung = Rung(3, factor, promote=True)
+    first = [rung.enter(f"t{i}", tuple(row)) for i, row in enumerate(rows)]
+    assert all(first[: factor - 1])  # nobody passes before there are enough to compare with
+    passed = {tuple(row) for row, goes in zip(rows, goes_on(rung), strict=True) if goes}
+    # Two orders, each with its share; ties share a place.
+    assert len(passed) <= 2 * (len(rows) // factor)
+    assert bool(passed) == (len(rows) >= factor)
+
+
+@property_of(rows=ANY_LOSSES, factor=FACTORS)
+def test_in_the_end_the_best_of_a_rung_goes_on(rows, factor):
+    rung = filled(rows, factor=factor, promote=True)
+    best = min(range(len(rows)), key=lambda i: rows[i])
+    assert rung.verdict(best, ending=True) == ""
+    for i, goes in enumerate(goes_on(rung)):  # what passes now passes then
+        assert not goes or rung.verdict(i, ending=True) == ""

@@ -252,3 +252,57 @@ def test_a_latency_measured_alone_is_written_and_announced(spec, study):
     assert changed.metrics["latency_ms"] == 0.1
     assert changed.measured_alone
     assert heard == fresh.rows == [changed]
+
+
+@pytest.fixture
+def promoting(spec):
+    stop = spec.stop.model_copy(update={"method": "pareto_asha", "promote": True})
+    return spec.model_copy(update={"stop": stop})
+
+
+def stop_one(spec, study):
+    """Let a trial stop after three epochs, its checkpoint in the study."""
+    fresh = recorder(spec, study)
+    config = fresh.ask()
+    leave(study, config, 3)
+    fresh.trial_started(config)
+    fresh.trial_ended([(config, {"status": Status.STOPPED, "reason": "rung 3"})])
+    return fresh, config
+
+
+def test_a_stopped_trial_may_go_on_and_is_one_row(promoting, study):
+    fresh, config = stop_one(promoting, study)
+    assert list(fresh.paused) == [config.trial_id]
+    assert fresh.promote(config.trial_id) == config
+    fresh.trial_started(config)
+    fresh.trial_resumed(config, [progress(1), progress(2), progress(3)])
+    fresh.epoch_ended(config, progress(4))
+    fresh.trial_ended([(config, failed("x"))])
+    assert [(row.trial_id, row.status, len(row.curve)) for row in study.rows()] == [
+        (config.trial_id, Status.FAILED, 4)
+    ]
+    assert fresh.rows == study.rows()
+    assert not fresh.paused
+    assert storage.list_names(study.running_location) == []
+
+
+def test_a_new_driver_knows_which_stopped_trials_may_go_on(promoting, study):
+    _, config = stop_one(promoting, study)
+    later = recorder(promoting, study)
+    assert later.paused == {config.trial_id: config}
+    assert later.ask() != config  # it waits for the scheduler's word
+
+
+def test_without_promotion_a_stopped_trial_leaves_nothing(spec, study):
+    fresh, _ = stop_one(spec, study)
+    assert not fresh.paused
+    assert storage.list_names(study.running_location) == []
+
+
+def test_with_promotion_no_more_trials_are_begun_than_asked_for(promoting, study):
+    fresh = recorder(promoting, study)
+    configs = list(iter(fresh.ask, None))
+    assert len(configs) == promoting.search.trials
+    fresh.trial_started(configs[0])
+    fresh.trial_ended([(configs[0], {"status": Status.STOPPED, "reason": "rung 1"})])
+    assert fresh.ask() is None

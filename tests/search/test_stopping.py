@@ -72,3 +72,19 @@ def test_rows_of_stopped_trials_say_why(spec):
         assert (method, rung) in {("pareto_asha", "rung 1"), ("pareto_asha", "rung 3")}
         assert why.split(" ")[-1] in {*names, "constraint", "here"}
         assert len(row.curve) == row.epochs_trained == int(rung.split(" ")[1])
+
+
+@pytest.mark.slow
+def test_a_stopped_trial_that_proves_good_goes_on_from_its_checkpoint(spec):
+    stop = spec.stop.model_copy(update={"promote": True})
+    spec = spec.model_copy(update={"stop": stop})
+    outcome = run_sweep(spec)
+    assert len(outcome.rows) == spec.search.trials  # a trial that went on is one row
+    measured = [row for row in outcome.rows if row.status is Status.MEASURED]
+    assert any(row.resumed_from for row in measured)
+    for row in measured:
+        assert [point["epoch"] for point in row.curve] == [1, 2, 3, 4]
+        assert row.epochs_spent == 4  # nothing was trained twice
+        assert set(row.resumed_from) <= {1, 3}
+    assert any(row.status is Status.STOPPED for row in outcome.rows)
+    assert outcome.study.running() == []
