@@ -10,10 +10,10 @@ from typing import Any
 
 from ray import tune
 
+from trainables import latency
 from trainables.config import TrialConfig
 from trainables.contract import Status, TrialReport
 from trainables.errors import StorageRefusedError
-from trainables.latency import waiting_sign
 from trainables.trial import Trial, TrialSettings
 from trainables.waiting import say_waiting
 
@@ -45,7 +45,7 @@ class TuneTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
-        waiting_sign.set(partial(say_waiting, self.trial_id))
+        latency.waiting_sign.set(partial(say_waiting, self.trial_id))
         first = self._trial is None
         try:
             # Here and not in `setup`, whose errors Tune takes for those of a worker: it would try
