@@ -95,6 +95,10 @@ def controller_class(watch: HangWatch, after_step: Callable[[], None]) -> type[T
             watch.kill_hung(self._running_trials)
             after_step()
 
+        def _process_trial_failure(self, trial: Any, exception: Exception) -> None:
+            trial.temporary_state.lost_by = exception  # Tune keeps it where it does not find it
+            super()._process_trial_failure(trial, exception)
+
         def _forget_ended(self) -> None:
             ended = self._stopped_trials | self._failed_trials
             for trial in ended:
@@ -129,7 +133,7 @@ def reason_of(trial: Any, *, hung_seconds: float | None) -> str:
     if hung_seconds is not None:
         reason = f"no progress for {hung_seconds:g} seconds (resources.trial_timeout_seconds)"
     else:
-        reason = _said(trial.get_pickled_error())
+        reason = _said(getattr(trial.temporary_state, "lost_by", None))
     failures = trial.run_metadata.num_failures
     return f"{reason} ({failures} times)" if failures > 1 else reason
 

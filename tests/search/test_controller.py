@@ -54,9 +54,8 @@ def test_every_loss_of_a_worker_is_one_that_tune_retries(monkeypatch, error, sai
 def trial(name, error=None, failures=1):
     return SimpleNamespace(
         trial_id=name,
-        temporary_state=SimpleNamespace(ray_actor=f"worker of {name}"),
+        temporary_state=SimpleNamespace(ray_actor=f"worker of {name}", lost_by=error),
         run_metadata=SimpleNamespace(num_failures=failures),
-        get_pickled_error=lambda: error,
     )
 
 
