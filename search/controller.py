@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import tune
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
@@ -144,6 +144,8 @@ def _said(error: BaseException | None) -> str:
         return MEMORY_KILL
     if "its node has died" in text:
         return "its node was lost"
+    if isinstance(error, ActorUnavailableError):
+        return "its worker, or its node, cannot be reached any more"
     if isinstance(error, RayActorError) and not error.actor_init_failed:
         return "its worker died"
     return text.splitlines()[-1] if text else "its worker died"

@@ -8,7 +8,12 @@ from types import SimpleNamespace
 import pytest
 import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnavailableError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 from ray.tune import tune
 from ray.tune.execution import tune_controller
 from ray.tune.execution.tune_controller import TuneController
@@ -132,6 +137,8 @@ def test_without_a_limit_nothing_is_killed(monkeypatch):
          None, "its worker died (2 times)"),
         (RayActorError(error_msg="in __init__\nModuleNotFoundError: no module x",
                        actor_init_failed=True), 1, None, "ModuleNotFoundError: no module x"),
+        (ActorUnavailableError("The actor is unavailable: Socket closed", b"1" * 16), 1, None,
+         "its worker, or its node, cannot be reached any more"),
         (None, 1, None, "its worker died"),
         (RayActorError(error_msg="killed"), 1, 60.0,
          "no progress for 60 seconds (resources.trial_timeout_seconds)"),
