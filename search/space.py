@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from search.dimensions import Choice, Dimension, Range, Scalar
 from search.parameters import FACTORY_PREFIX
-from trainables.config import BITS_ON_CPU, COMPRESSION_FIELDS, MODEL_ARGUMENT_FIELDS, TrialConfig
+from trainables.config import BITS_ON, COMPRESSION_FIELDS, MODEL_ARGUMENT_FIELDS, TrialConfig
 
 COUNT_LIMIT = 2000
 """Points up to which `Space.size` merges those that mean the same: canonicalising them takes
@@ -37,12 +37,14 @@ class Space:
 
     dimensions: Mapping[str, Dimension]
     base: TrialConfig = field(default_factory=TrialConfig)
+    device: str | None = None
+    """Where models are deployed, which decides the pairs of bits that are run. None: not known."""
 
     def __post_init__(self) -> None:
         if not self.bits_pairs:
             raise ValueError(
                 f"got {bits_names(self.excluded_bits)}, which the runtime does not really "
-                f"execute; allowed: {bits_names(BITS_ON_CPU)}"
+                f"execute; allowed: {bits_names(self._executed)}"
             )
 
     # --- configs ---------------------------------------------------------------------------
@@ -59,7 +61,7 @@ class Space:
         Leaving those out keeps draws uniform over the pairs of bits that are run.
         """
         point = self._decode(unit)
-        return self.config(point) if self._bits(point) in BITS_ON_CPU else None
+        return self.config(point) if self._bits(point) in self._executed else None
 
     def config(self, point: Point) -> TrialConfig:
         """Give the canonical config of a point; arguments that its model does not take go."""
@@ -77,17 +79,22 @@ class Space:
     def contains(self, config: TrialConfig) -> bool:
         """Tell whether some point of the space means the same as the config."""
         point = self._point(config)
-        return self._bits(point) in BITS_ON_CPU and self.config(point) == config.canonical()
+        return self._bits(point) in self._executed and self.config(point) == config.canonical()
 
     @property
     def bits_pairs(self) -> list[tuple[int, int]]:
         """Every (weight_bits, activation_bits) that the space has and the runtime executes."""
-        return [pair for pair in self._all_bits if pair in BITS_ON_CPU]
+        return [pair for pair in self._all_bits if pair in self._executed]
 
     @property
     def excluded_bits(self) -> list[tuple[int, int]]:
         """Pairs of bits that the dimensions name and the runtime would not really execute."""
-        return [pair for pair in self._all_bits if pair not in BITS_ON_CPU]
+        return [pair for pair in self._all_bits if pair not in self._executed]
+
+    @cached_property
+    def _executed(self) -> set[tuple[int, int]]:
+        devices = BITS_ON if self.device is None else (self.device,)
+        return {pair for device in devices for pair in BITS_ON[device]}
 
     def shares_training(self, *, siblings: bool) -> bool:
         """Tell whether trials may train alike and differ in their compression alone.
@@ -152,7 +159,7 @@ class Space:
         """Give the config of each point, without repeats and without bits that are not run."""
         seen = set()
         for point in points:
-            if self._bits(point) in BITS_ON_CPU:
+            if self._bits(point) in self._executed:
                 config = self.config(point)
                 if (name := config.trial_id) not in seen:
                     seen.add(name)
@@ -174,7 +181,7 @@ class Space:
     def from_unit(self, unit: NDArray[np.float64]) -> TrialConfig:
         """Give the canonical config at coordinates (d,); bits become the nearest allowed ones."""
         point = self._decode(unit)
-        if self._bits(point) not in BITS_ON_CPU:
+        if self._bits(point) not in self._executed:
             point = min(self._with_allowed_bits(point), key=lambda p: self._distance(p, unit))
         return self.config(point)
 

@@ -6,7 +6,8 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from pydantic import (
     Field,
@@ -15,6 +16,7 @@ from pydantic import (
     ValidationInfo,
     field_serializer,
     field_validator,
+    model_validator,
 )
 
 from search.mistakes import Mistakes, did_you_mean, mistake, shown
@@ -181,6 +183,16 @@ class SweepSpec(Section):
         return _by_metric(
             raw, ConstraintSpec, ("min", "max"), "{min: value}, {max: value} or both"
         )
+
+    @model_validator(mode="after")
+    def _bits_run_on_the_device(self) -> Self:
+        try:
+            space = replace(self.space, device=self.deploy.device)
+        except ValueError as error:
+            name = "weight_bits" if "weight_bits" in self.space.dimensions else "activation_bits"
+            raise mistake(("space", name), f"{error} on {self.deploy.device}") from error
+        object.__setattr__(self, "space", space)
+        return self
 
     # --- back to YAML ------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ FLOAT_TOLERANCE = 1e-3
 QUANTIZED_TOLERANCE: Mapping[tuple[int, int], float] = {
     (32, 32): FLOAT_TOLERANCE,
     (16, 32): 0.02,
+    (16, 16): 0.05,
     (8, 32): 0.1,
     (8, 8): 0.2,
     (4, 32): 1.0,
@@ -154,7 +155,7 @@ def measure_file(
     Raises:
         DisagreementError: the file does not answer like the model in memory.
     """
-    session = open_session(file, threads=threads)
+    session = open_session(file, threads=threads, device=deploy.device)
     difference = disagreement(session, network.outputs, network.images)
     tolerance = QUANTIZED_TOLERANCE[config.weight_bits, config.activation_bits]
     if network.learned is not None:

@@ -29,6 +29,14 @@ BITS_ON_CPU: dict[tuple[int, int], str] = {
 }
 """(weight_bits, activation_bits) that ONNX Runtime on a CPU really executes. A W32A8 or W16A8 file
 silently runs as W8A8, and 16-bit activations are computed in float32."""
+BITS_ON_CUDA: dict[tuple[int, int], str] = {
+    **{pair: text for pair, text in BITS_ON_CPU.items() if pair[1] == 32},
+    (16, 16): "float16",
+}
+"""The same of its CUDA provider, which has no integer convolutions: it would compute a W8A8 file
+in float32, between roundings."""
+BITS_ON = {"cpu": BITS_ON_CPU, "cuda": BITS_ON_CUDA}
+"""By `deploy.device`."""
 
 
 class _Frozen(BaseModel):
@@ -141,7 +149,7 @@ class TrialConfig(_Frozen):
     weight_bits: Literal[32, 16, 8, 4] = 32
     """Bits of a stored weight."""
     activation_bits: Literal[32, 16, 8] = 32
-    """Bits that layers compute with; see BITS_ON_CPU for the pairs that are really executed."""
+    """Bits that layers compute with; see BITS_ON for the pairs that are really executed."""
     quantization: Literal["ptq", "qat"] = "ptq"
     """`ptq`: after training; `qat`: the last epochs train with the rounding of the file."""
     qat_at: float = Field(default=0.75, ge=0, lt=1)

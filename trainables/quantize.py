@@ -25,6 +25,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from trainables.errors import ExportError
 from trainables.graph import Graph, fold_batch_norm, node_of
@@ -52,7 +54,7 @@ def quantize(
     Args:
         proto: The float model.
         weight_bits: Of stored weights.
-        activation_bits: 32, or 8 for integer arithmetic.
+        activation_bits: 32, 16 for float16, or 8 for integer arithmetic.
         calibration: (n, c, h, w), only looked at for 8-bit activations.
         method: How their ranges are chosen, a name in `calibrate.CALIBRATION`.
         learned: Scales and ranges of quantization-aware training, in place of own ones.
@@ -122,6 +124,15 @@ def compute_integers(graph: Graph, evidence: Evidence, *, bits: int) -> None:
     )
 
 
+def compute_half(graph: Graph, evidence: Evidence) -> None:
+    """Store and compute in float16; inputs and outputs of the file stay float32."""
+    proto = convert_float_to_float16(graph.proto(), keep_io_types=True, disable_shape_infer=True)
+    sorted_by_use = OnnxModel(proto)
+    sorted_by_use.topological_sort(is_deterministic=True)
+    half = Graph.read(sorted_by_use.model)
+    graph.nodes, graph.tensors, graph.opsets = half.nodes, half.tensors, half.opsets
+
+
 Scheme = Callable[[Graph, Evidence], None]
 """Changes the graph in place."""
 
@@ -132,5 +143,6 @@ SCHEMES: dict[tuple[int, int], Scheme] = {
     (4, 32): partial(store_scaled, bits=4),
     (8, 8): partial(compute_integers, bits=8),
     (4, 8): partial(compute_integers, bits=4),
+    (16, 16): compute_half,
 }
-"""By (weight_bits, activation_bits): what `config.BITS_ON_CPU` lists, and how."""
+"""By (weight_bits, activation_bits): what `config.BITS_ON` lists, and how."""

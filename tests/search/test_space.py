@@ -1,6 +1,7 @@
 """What may vary, as canonical configs."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ LARGE = {
 
 
 def space_of(raw, **base) -> Space:
-    return parse_space(raw, TrialConfig(**base))
+    return replace(parse_space(raw, TrialConfig(**base)), device="cpu")
 
 
 def parts_of_large():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from search.preflight import preflight
 from search.spec import SweepSpec
@@ -205,6 +206,19 @@ def test_the_whole_file_is_understood(write):
     assert found.space.max_epochs == 12
     assert len(found.space.bits_pairs) == 6
     assert found.base_config.model_args == {"fc_width": 32}
+
+
+def test_the_device_decides_which_bits_are_run():
+    space = {"weight_bits": [32, 16, 8, 4], "activation_bits": [32, 16, 8]}
+    on_cpu, on_cuda = (set(spec(space=space, deploy={"device": d}).space.bits_pairs)
+                       for d in ("cpu", "cuda"))  # fmt: skip
+    assert on_cpu == {(32, 32), (16, 32), (8, 32), (4, 32), (8, 8), (4, 8)}
+    assert on_cuda == {(32, 32), (16, 32), (8, 32), (4, 32), (16, 16)}
+    half = {"weight_bits": 16, "activation_bits": 16}
+    assert spec(space=half, deploy={"device": "cuda"}).space.bits_pairs == [(16, 16)]
+    with pytest.raises(ValidationError, match=r"W16A16.*allowed: .*W8A8.* on cpu") as refused:
+        spec(space=half)
+    assert refused.value.errors()[0]["loc"] == ("space", "weight_bits")
 
 
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" \n"), max_size=9)

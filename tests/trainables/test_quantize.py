@@ -11,7 +11,7 @@ from onnxruntime import quantization
 from torch import nn
 
 from trainables.calibrate import activation_ranges
-from trainables.config import BITS_ON_CPU
+from trainables.config import BITS_ON
 from trainables.errors import ExportError
 from trainables.export import export_float, serialise
 from trainables.graph import Graph
@@ -109,8 +109,8 @@ def stored(proto, kind):
 # --- all schemes ---------------------------------------------------------------------------------
 
 
-def test_there_is_a_scheme_for_every_pair_that_a_cpu_runs():
-    assert set(SCHEMES) == set(BITS_ON_CPU)
+def test_there_is_a_scheme_for_every_pair_that_some_device_runs():
+    assert set(SCHEMES) == {pair for pairs in BITS_ON.values() for pair in pairs}
 
 
 def test_an_unknown_pair_is_told_what_there_is(cnn, calibration):
