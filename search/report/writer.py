@@ -12,7 +12,7 @@ from search.observer import SweepObserver, SweepPlan
 from search.report.page import Report, render
 from search.spec import SweepSpec
 from search.study import storage
-from search.study.rows import ResultRow, put
+from search.study.rows import ResultRow
 from search.study.study import Study
 
 FILE = "report.html"
@@ -87,17 +87,18 @@ class ReportWriter(SweepObserver):
         self.command = command
         self.every_seconds = every_seconds
         self.location = ""
-        self.rows: list[ResultRow] = []
+        self.rows: dict[str, ResultRow] = {}
+        """By trial id: a row may be put in the place of an earlier one."""
         self._next_at = float("-inf")
 
     def sweep_started(self, plan: SweepPlan) -> None:
         """Take the earlier rows in."""
         self.location = plan.location
-        self.rows = list(plan.earlier_rows)
+        self.rows = {row.trial_id: row for row in plan.earlier_rows}
 
     def trial_ended(self, row: ResultRow) -> None:
         """Write, unless that was done a short while ago."""
-        put(self.rows, row)
+        self.rows[row.trial_id] = row
         started = time.monotonic()
         if started >= self._next_at:
             self._write(running=True)
@@ -106,7 +107,7 @@ class ReportWriter(SweepObserver):
 
     def row_changed(self, row: ResultRow) -> None:
         """Keep the newer numbers for the next writing."""
-        put(self.rows, row)
+        self.rows[row.trial_id] = row
 
     def sweep_ended(self, *, interrupted: bool) -> None:
         """Write the whole report."""
@@ -115,6 +116,10 @@ class ReportWriter(SweepObserver):
 
     def _write(self, *, running: bool) -> None:
         report = Report(
-            self.spec, self.location, tuple(self.rows), running=running, command=self.command
+            self.spec,
+            self.location,
+            tuple(self.rows.values()),
+            running=running,
+            command=self.command,
         )
         storage.write_whole(report_location(self.location), render(report).encode())
