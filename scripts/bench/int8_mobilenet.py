@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,17 +19,11 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from bench.ratios import file_ratio
 from trainables.export import export_float
 from trainables.graph import Graph, fold_batch_norm
-from trainables.latency import (
-    exclusive,
-    paired_ratio,
-    pinned,
-    private_folder,
-    without_gc,
-)
-from trainables.measure import bound_runner, open_session
 from trainables.models import build_model
 from trainables.quantize import quantize
 
@@ -68,11 +61,8 @@ def by_onnxruntime(
 
 def ratio(file: bytes, whole: bytes, batch: int) -> str:
     """Give the ratio of two files' times, with its 95 % interval."""
-    images = IMAGES[:batch]
-    runners = [bound_runner(open_session(f), images, "cpu") for f in (file, whole)]
-    with exclusive(private_folder()), pinned(), without_gc():
-        found = paired_ratio(*runners, time.thread_time_ns, half_width=0.015, max_seconds=2)
-    return f"{found.value:.2f} ± {(found.high - found.low) / 2:.2f}"
+    value, low, high = file_ratio(file, whole, IMAGES[:batch], max_seconds=2)
+    return f"{value:.2f} ± {(high - low) / 2:.2f}"
 
 
 def is_depthwise(node: onnx.NodeProto) -> bool:
