@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # before this folder, which has a search.py
 
 from analytic_trials import analytic_rows, analytic_sweep, true_metrics
 

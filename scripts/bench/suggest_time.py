@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # before this folder, which has a search.py
 
 from analytic_trials import analytic_rows, analytic_sweep
 
