@@ -144,8 +144,10 @@ def test_a_sweep_on_three_nodes_shares_gpus_and_storage_and_survives_one(
         beside = {n["process"] for n in steps if n["node"] == note["node"] and
                   n["began"] <= note["began"] < n["ended"]}  # fmt: skip
         shared[note["node"]] = max(shared[note["node"]], len(beside))
-    assert set(shared.values()) == {2}
     assert len(shared) == NODES
+    assert max(shared.values()) == 2
+    # The node that died may not have come to a second trial.
+    assert {most for node, most in shared.items() if node != killer.lost_node} == {2}
     assert {note["gpus"] for note in steps} == {"0"}
 
     # All nodes are one machine here: one measures at a time, whichever node it is on.
