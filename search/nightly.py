@@ -20,7 +20,7 @@ from typing import Any
 
 from search.errors import SpecError, StudyError
 from search.front.compare import Comparison, compare, comparison_text
-from search.front.front import ParetoFront
+from search.front.front import read_front
 from search.observer import SweepObserver
 from search.report.writer import write_report
 from search.spec import SweepSpec
@@ -93,7 +93,7 @@ def run_night(
     if outcome.interrupted:
         return Night(outcome, told, None, ())
     before = next((study for study in earlier if study.rows()), None)
-    comparison = _compared(before, outcome.front) if before else None
+    comparison = compare(read_front(before.location), outcome.front) if before else None
     if comparison:
         _write(outcome.study, comparison)
         write_report(outcome.study, then=before)
@@ -167,12 +167,6 @@ def _same_data(rows: Sequence[ResultRow], fingerprint: str) -> bool:
 
 
 # --- the end of a night --------------------------------------------------------------------------
-
-
-def _compared(before: Study, now: ParetoFront) -> Comparison:
-    spec = before.spec()
-    then = ParetoFront.of(before.rows(), spec.objective_list, spec.constraint_list)
-    return compare(then, now)
 
 
 def _write(study: Study, comparison: Comparison) -> None:

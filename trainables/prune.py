@@ -266,8 +266,8 @@ def prune_filters(
 
     With scope `uniform` every group of coupled layers keeps `kept_channels(width, ratio,
     round_to)` of its channels; the other scopes meet the same number of parameters. What gives
-    the scores keeps its outputs. Random generators and training
-    modes stay as they are; an optimiser must be built anew.
+    the scores keeps its outputs. Random generators and training modes stay as they are; an
+    optimiser must be built anew.
 
     Args:
         model: With gradients on for all convolutions (the graph is found by automatic
