@@ -276,5 +276,5 @@ def _metrics(report: dict[str, Any], curve: Sequence[Progress]) -> dict[str, flo
 
 
 def _curve_point(progress: Progress) -> dict[str, float]:
-    kept = ("epoch", "accuracy", "loss", "learning_rate", "loss_scale", "train_seconds")
-    return {name: getattr(progress, name) for name in kept}
+    left_out = ("size_bytes", "latency_ms")  # those of the forecast
+    return {name: value for name, value in vars(progress).items() if name not in left_out}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from schedulers import make_scheduler, replay
@@ -10,10 +11,10 @@ from schedulers.contract import Bound, Goals
 from search.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
-from trainables.contract import METRICS, Status
+from trainables.contract import METRICS, Progress, Status
 
-FIXED = [name for name, metric in METRICS.items() if metric.forecast]
-"""Metrics that are the same in all epochs of a trial."""
+REPORTED = [f.name for f in fields(Progress) if f.name in METRICS]
+"""Metrics that trials report after each epoch."""
 
 
 def scheduler_of(spec: SweepSpec, rows: Iterable[ResultRow]) -> Any:
@@ -39,9 +40,14 @@ def goals(spec: SweepSpec) -> Goals:
 
 
 def epochs(row: ResultRow) -> list[dict[str, Any]]:
-    """Give what the trial of a row reported after each epoch, as schedulers hear it."""
-    fixed: dict[str, Any] = {name: row.metrics[name] for name in FIXED if name in row.metrics}
-    return [{**fixed, **point, "training_iteration": int(point["epoch"])} for point in row.curve]
+    """Give what the trial of a row reported after each epoch, as schedulers heard it.
+
+    They heard size and latency as forecast, not as measured on the file in the end.
+    """
+    rest: dict[str, Any] = {name: row.metrics[name] for name in REPORTED if name in row.metrics}
+    if forecast := row.forecast:
+        rest |= {"size_bytes": forecast["size_bytes"], "latency_ms": forecast["latency"]["ms"]}
+    return [{**rest, **point, "training_iteration": int(point["epoch"])} for point in row.curve]
 
 
 def _name(trial: Any) -> str:

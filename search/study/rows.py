@@ -51,7 +51,7 @@ class ResultRow(BaseModel):
     """Size and latency of the network neither pruned nor quantized, of the same session."""
     skipped_steps: int = 0
     curve: list[dict[str, float]] = Field(default_factory=list)
-    """One entry per epoch: `Progress` without the parts that never change."""
+    """One entry per epoch: `Progress` without size and latency, which are those of `forecast`."""
     environment: dict[str, Any] = Field(default_factory=dict)
     resumed_from: list[int] = Field(default_factory=list)
     """Epochs after which it went on from a checkpoint: a worker, node or driver had been lost, or

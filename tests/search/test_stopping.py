@@ -3,13 +3,15 @@
 from types import SimpleNamespace
 
 import pytest
+from lone_driver import EPOCHS, LoneDriver, epoch_of, stopping_sweep
 from made_rows import made_row
 
 from paretune import load_sweep, run_sweep
 from schedulers import stop_reason
-from search.stopping import goals, scheduler_of
+from search.stopping import epochs, goals, scheduler_of
+from search.study.study import Study
 from trainables.config import TrialConfig
-from trainables.contract import Status
+from trainables.contract import METRICS, Status
 
 SWEEP = """
 name: stopped
@@ -59,6 +61,22 @@ def test_a_new_scheduler_compares_with_the_trials_of_earlier_runs(spec):
     assert remembering.on_trial_result(None, trial, bad) == "STOP"
     reason = stop_reason(remembering, TrialConfig(seed=9).trial_id)
     assert reason == f"rung 1: rank 4 of 4, dominated by {rows[0].trial_id}"
+
+
+def test_epochs_are_heard_again_as_they_were_reported(tmp_path):
+    driver = LoneDriver(Study.create(stopping_sweep(str(tmp_path), method="none")))
+    driver.run(EPOCHS)
+    row = driver.study.rows()[0]
+    assert row.status is Status.MEASURED
+    heard = epochs(row)
+    for result, epoch in zip(heard, range(1, EPOCHS + 1), strict=True):
+        told = vars(epoch_of(row.config, epoch))
+        assert result["training_iteration"] == epoch
+        assert {n: v for n, v in result.items() if n in METRICS} == (
+            {n: v for n, v in told.items() if n in METRICS}
+        )
+    # Not so the file that it made.
+    assert row.metrics["latency_ms"] != heard[-1]["latency_ms"]
 
 
 @pytest.mark.slow
