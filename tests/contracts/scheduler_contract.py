@@ -1,18 +1,41 @@
 """What every scheduler must keep, whatever it stops."""
 
+import json
 import math
+import subprocess
+import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
+from lone_driver import ENDED, EPOCHS, LoneDriver, Verdict, stopping_sweep
 from ray.tune.result import DEFAULT_METRIC
 
-from schedulers import make_scheduler, replay
+from schedulers import SCHEDULERS, make_scheduler, replay
 from schedulers.contract import Goals
+from search.study.study import Study
 
 STOP, CONTINUE = "STOP", "CONTINUE"
-EPOCHS = 9
 _ids = count()
+TESTS = str(Path(__file__).parents[1])
+ROUNDS = 40
+"""Of three epochs: enough for ended trials that others are compared with."""
+GO_ON_IN_ANOTHER_PROCESS = """
+import json, sys, traceback
+sys.path.append(sys.argv[1])
+from lone_driver import LoneDriver
+from search.study.study import Study
+for location in sys.argv[3:]:
+    try:
+        verdicts = LoneDriver(Study.open(location)).run(int(sys.argv[2]))
+    except Exception:
+        verdicts = traceback.format_exc()
+    print(json.dumps(verdicts))
+"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,32 @@ class Race:
         return [v for v in values if self.report(self.add(), epoch, v) == CONTINUE]
 
 
+@cache
+def second_halves() -> dict[str, tuple[list[Verdict], Any]]:
+    """Let every scheduler decide over a sweep, and once more with another driver half-way.
+
+    Returns:
+        By method, what was decided in the second half: by the scheduler that was there from the
+        beginning, and by one that another process made of rows and checkpoints (or its traceback).
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        studies = {m: Study.create(stopping_sweep(folder, method=m)) for m in SCHEDULERS}
+        drivers = {method: LoneDriver(study) for method, study in studies.items()}
+        for driver in drivers.values():
+            driver.run(ROUNDS)
+            driver.leave()
+        ran = subprocess.run(
+            [sys.executable, "-c", GO_ON_IN_ANOTHER_PROCESS, TESTS, str(ROUNDS)]
+            + [study.location for study in studies.values()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        rebuilt = map(json.loads, ran.stdout.splitlines())
+        kept = (driver.run(ROUNDS) for driver in drivers.values())
+        return dict(zip(drivers, zip(kept, rebuilt, strict=True), strict=True))
+
+
 class SchedulerContract:
     """Inherit, and give the fixture `method`."""
 
@@ -109,6 +158,12 @@ class SchedulerContract:
     def test_a_trial_may_be_longer_in_grace_than_it_lasts(self, method):
         race = Race(Options(method, grace_epochs=50), max_epochs=2)
         assert race.survivors([0.9, 0.1], 1) == [0.9, 0.1]
+
+    def test_rows_and_checkpoints_alone_rebuild_it_in_another_process(self, method):
+        kept, rebuilt = second_halves()[method]
+        assert isinstance(rebuilt, list), rebuilt
+        assert rebuilt == kept
+        assert {decision for _, _, decision, _ in kept} >= {CONTINUE, ENDED}
 
 
 class StoppingContract(SchedulerContract):
@@ -164,6 +219,12 @@ class StoppingContract(SchedulerContract):
         assert new.survivors(values[60:], 1) == old.survivors(values[60:], 1)
         assert new.survivors([0.0], 1) == []
         assert Race(options).survivors([0.0], 1) == [0.0]
+
+    def test_it_stopped_some_where_it_was_rebuilt(self, method):
+        kept, _ = second_halves()[method]
+        stopped = [reason for _, _, decision, reason in kept if decision == STOP]
+        assert len(stopped) > 10
+        assert all(reason.startswith(f"{method}: ") for reason in stopped)
 
     def test_at_the_last_epoch_a_trial_ends(self, options):
         race = Race(options)
