@@ -10,7 +10,7 @@ from k8s import pods
 from k8s.pods import Manifest, metadata
 from k8s.spec import ClusterSpec, WorkersSpec
 from k8s.sweep import trial_slots
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 
 ENTRYPOINT = f"paretune run {pods.SWEEP_FILE} --plain"
 DASHBOARD_PORT = 8265

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from k8s.spec import ClusterSpec, TolerationSpec, WorkersSpec
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 
 Manifest = dict[str, Any]
 

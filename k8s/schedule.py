@@ -12,7 +12,7 @@ from k8s.manifests import ground, ray_job
 from k8s.pods import Manifest, metadata
 from k8s.spec import ClusterSpec
 from search.errors import SpecError
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 
 NIGHT_ENTRYPOINT = f"paretune nightly {pods.SWEEP_FILE} --plain --worse-is-ok"
 """What the driver of one night runs. A worse pick is told by the CronJob's pod: here it would

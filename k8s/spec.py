@@ -12,9 +12,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from k8s import names
-from search.mistakes import Mistakes, shown
-from search.quantities import parse_quantity
-from search.sections import Section
+from search.spec.mistakes import Mistakes, shown
+from search.spec.quantities import parse_quantity
+from search.spec.sections import Section
 
 RAY_VERSION = "2.60.0"
 """Of the image that `scripts/image` builds. KubeRay needs it to switch token authentication on."""

@@ -7,9 +7,9 @@ import os
 from k8s import names
 from k8s.spec import ClusterSpec, WorkersSpec
 from search.errors import SpecError
-from search.mistakes import shown
-from search.spec import SweepSpec
-from search.spec_file import load_sweep_as
+from search.spec.mistakes import shown
+from search.spec.spec import SweepSpec
+from search.spec.spec_file import load_sweep_as
 
 
 class ClusterSweep(SweepSpec):

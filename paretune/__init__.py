@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.front.front import read_front
-    from search.spec_file import load_sweep
+    from search.spec.spec_file import load_sweep
     from search.sweep import run_sweep
 
     __version__: str
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load_sweep", "read_front", "run_sweep"]
 
 _HOMES = {
-    "load_sweep": "search.spec_file",
+    "load_sweep": "search.spec.spec_file",
     "run_sweep": "search.sweep",
     "read_front": "search.front.front",
 }

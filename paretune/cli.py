@@ -31,7 +31,7 @@ from trainables.errors import DataError, ModelError, TrialError
 
 if TYPE_CHECKING:
     from k8s.sweep import ClusterSweep
-    from search.spec import SweepSpec
+    from search.spec.spec import SweepSpec
 
 app = typer.Typer(
     name="paretune",
@@ -94,7 +94,7 @@ def _options(
 @app.command()
 def check(file: SweepFile) -> None:
     """Read a sweep file and say what it would run. Nothing is trained."""
-    from search.preflight import preflight
+    from search.spec.preflight import preflight
 
     spec = _sweep(file)
     notes = preflight(spec, elsewhere=spec.cluster is not None) + _cluster_notes(spec)
@@ -176,7 +176,7 @@ def _run(
     anyway: bool = False,
 ) -> None:
     from paretune.tables import make_console
-    from search.preflight import preflight
+    from search.spec.preflight import preflight
 
     console = make_console()
     for note in preflight(spec):
@@ -220,7 +220,7 @@ def _cluster_notes(spec: ClusterSweep) -> list[str]:
 
 
 def _size_text(spec: SweepSpec) -> str:
-    from search.space import COUNT_LIMIT
+    from search.space.space import COUNT_LIMIT
 
     size = spec.space.size()
     if size is None:

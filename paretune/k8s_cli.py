@@ -229,7 +229,7 @@ def unschedule(sweep: Target, *, context: Context = None, namespace: Namespace =
 def _sweep(file: Path, namespace: str | None = None) -> ClusterSweep:
     from k8s.names import check_label
     from k8s.sweep import check_cluster, cluster_section, load_cluster_sweep
-    from search.preflight import preflight
+    from search.spec.preflight import preflight
 
     spec = load_cluster_sweep(file)
     section = cluster_section(spec)

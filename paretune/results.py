@@ -182,7 +182,7 @@ def profiles_of(file: Path | None) -> Mapping[str, Profile]:
 
 
 def _quantity(text: str | None, unit: str, option: str) -> float | None:
-    from search.quantities import parse_quantity
+    from search.spec.quantities import parse_quantity
 
     if text is None:
         return None

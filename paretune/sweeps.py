@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from paretune.live import LiveView, PlainLines
-    from search.spec import SweepSpec
+    from search.spec.spec import SweepSpec
     from search.sweep import SweepOutcome
     from search.warm_start import WarmStart
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from search.front.front import ParetoFront
 from search.front.picks import bytes_text, ms_text
-from search.settings import bits_name, settings, varying
+from search.space.settings import bits_name, settings, varying
 from search.study.rows import ResultRow
 from search.study.study import flat
 from trainables.config import PRUNING_FIELDS, TrialConfig

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from k8s.spec import ClusterSpec, HeadSpec, StorageSpec, TolerationSpec, WorkersSpec
-from search.mistakes import allowed, shown
-from search.sections import (
+from search.spec.mistakes import allowed, shown
+from search.spec.sections import (
     ConstraintSpec,
     ModelSpec,
     ObjectiveSpec,
@@ -20,7 +20,7 @@ from search.sections import (
     SearchSpec,
     StopSpec,
 )
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from trainables.config import CnnArguments, DataConfig, DeployConfig, TrialConfig
 from trainables.contract import METRICS
 

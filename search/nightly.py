@@ -23,7 +23,7 @@ from search.front.compare import Comparison, compare, comparison_text
 from search.front.front import read_front
 from search.observer import SweepObserver
 from search.report.writer import write_report
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study

@@ -16,7 +16,7 @@ from search.front.front import ParetoFront
 from search.observer import SweepObserver, SweepPlan
 from search.searchers import make_searcher
 from search.searchers.contract import Searcher
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow, put
 from search.study.study import RunningTrial, Study
 from trainables.config import TrialConfig

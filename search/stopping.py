@@ -8,7 +8,7 @@ from typing import Any
 
 from schedulers import make_scheduler, replay
 from schedulers.contract import Bound, Goals
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import METRICS, Progress, Status

@@ -17,7 +17,7 @@ from search.front.front import ParetoFront
 from search.observer import SweepObserver
 from search.ray_session import ray_session
 from search.recorder import Recorder
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.stopping import scheduler_of
 from search.study.lease import hold_lease
 from search.study.rows import ResultRow

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from search.errors import StorageError, StudyError
 from search.front.front import ParetoFront
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study

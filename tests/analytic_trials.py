@@ -12,7 +12,7 @@ import random
 
 from made_rows import made_row
 
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 

@@ -14,7 +14,7 @@ from analytic_trials import SPACE, analytic_sweep, true_metrics
 from search.controller import HangWatch
 from search.recorder import Recorder
 from search.searchers import make_searcher
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.stopping import scheduler_of
 from search.study.study import Study
 from search.tune_adapter import Events

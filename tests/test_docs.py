@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from search.preflight import preflight
-from search.spec_file import load_sweep
+from search.spec.preflight import preflight
+from search.spec.spec_file import load_sweep
 from trainables.models import build_model
 
 DOCS = Path(__file__).parent.parent / "docs"

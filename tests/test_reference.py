@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 
 ROOT = Path(__file__).parent.parent
 

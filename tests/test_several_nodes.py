@@ -100,7 +100,7 @@ def test_a_sweep_on_three_nodes_shares_gpus_and_storage_and_survives_one(
 ):
     import trainables.tune_trial
     from search.observer import SweepObserver
-    from search.spec_file import load_sweep
+    from search.spec.spec_file import load_sweep
     from search.sweep import run_sweep
 
     cluster, found = nodes

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.simulate import Network
 from search.front.pareto import hypervolume, nondominated
 from search.objectives import losses
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from trainables.config import TrialConfig
 
 LETTERS = {"c": 0.0, "a": 0.25, "d": 0.5, "b": 0.75}

@@ -42,7 +42,7 @@ def run(folder: Path, trials: int, method: str) -> None:
     import trainables.tune_trial
     from paretune.sweeps import records_of, view_of
     from search.observer import SweepObserver
-    from search.spec_file import load_sweep
+    from search.spec.spec_file import load_sweep
     from search.sweep import run_sweep
     from trainables.config import DeployConfig
     from trainables.contract import Latency, Measurement, Progress, Status, TrialReport

@@ -15,12 +15,12 @@ import numpy as np
 
 from schedulers import make_scheduler
 from schedulers.contract import Goals
-from search.dimensions import Choice, Scalar
 from search.objectives import losses
 from search.searchers import make_searcher
-from search.sections import StopSpec
-from search.space import Point
-from search.spec import SweepSpec
+from search.space.dimensions import Choice, Scalar
+from search.space.space import Point
+from search.spec.sections import StopSpec
+from search.spec.spec import SweepSpec
 from search.stopping import goals
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from search.spec import SweepSpec
-from search.spec_file import load_sweep
+from search.spec.spec import SweepSpec
+from search.spec.spec_file import load_sweep
 from trainables.artifact import (
     QUANTIZED_TOLERANCE,
     TrainedNetwork,

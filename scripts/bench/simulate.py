@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from bench.table import Metrics, Network, bits_of
 from schedulers import promotable
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.config import TrialConfig
 from trainables.contract import Status

@@ -19,7 +19,7 @@ import numpy as np
 from search.front.pareto import hypervolume
 from search.objectives import losses
 from search.observer import SweepObserver
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from search.sweep import run_sweep
 from trainables.config import TrialConfig

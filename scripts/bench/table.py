@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from search.front.pareto import hypervolume, nondominated
 from search.objectives import losses
-from search.spec import SweepSpec
-from search.spec_file import load_sweep
+from search.spec.spec import SweepSpec
+from search.spec.spec_file import load_sweep
 from trainables.config import TrialConfig
 
 HERE = Path(__file__).parent

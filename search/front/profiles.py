@@ -10,8 +10,8 @@ import yaml
 
 from search.errors import SpecError
 from search.front.picks import PROFILES, Profile
-from search.mistakes import did_you_mean, listed
-from search.quantities import parse_quantity
+from search.spec.mistakes import did_you_mean, listed
+from search.spec.quantities import parse_quantity
 
 BUDGETS = {"max_size_bytes": "B", "max_latency_ms": "ms", "min_accuracy": ""}
 """Keys of a profile that are quantities, with the unit of a plain number."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from search.dimensions import is_number
 from search.front import pareto
 from search.front.front import ParetoFront
 from search.objectives import Objective, broken, losses
 from search.report.progress import growth
-from search.settings import bits_name, settings, varying
+from search.space.dimensions import is_number
+from search.space.settings import bits_name, settings, varying
 from search.study.rows import ResultRow
 from trainables.contract import METRICS, Status
 

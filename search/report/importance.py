@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.objectives import Objective, losses
-from search.settings import settings, varying
+from search.space.settings import settings, varying
 from search.study.rows import ResultRow
 from trainables.contract import Status
 

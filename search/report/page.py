@@ -17,7 +17,7 @@ from search.report import sections
 from search.report.data import page_data
 from search.report.html import Html, join, json_script, tag, text
 from search.report.importance import importances
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 
 

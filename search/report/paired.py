@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.settings import bits_name
+from search.space.settings import bits_name
 from search.study.rows import ResultRow
 from trainables.config import COMPRESSION_FIELDS, PRUNING_FIELDS, TrialConfig
 from trainables.contract import Status

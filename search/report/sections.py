@@ -16,8 +16,8 @@ from search.report.cost import cost_of
 from search.report.html import Html, join, table, tag
 from search.report.importance import MIN_TRAININGS, RELIABLE, Importance
 from search.report.paired import KNOBS, Quartiles, paired_differences
-from search.settings import bits_name
-from search.spec import SweepSpec
+from search.space.settings import bits_name
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from trainables.contract import Status
 

@@ -10,7 +10,7 @@ from search.front.compare import Comparison, compare
 from search.front.picks import PROFILES, Profile
 from search.observer import SweepObserver, SweepPlan
 from search.report.page import Report, render
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from search.objectives import Constraint, Objective
-from search.space import Space
+from search.space.space import Space
 from trainables.config import TrialConfig
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from search.errors import SpecError
 from search.searchers.contract import Searcher
-from search.space import Point, Space
+from search.space.space import Point, Space
 from trainables.config import TrialConfig
 
 

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from search.dimensions import Choice, Range
 from search.searchers.contract import Problem, Searcher
 from search.searchers.forecasts import learn_forecasts
 from search.searchers.random import draws
 from search.searchers.region import Region
+from search.space.dimensions import Choice, Range
 from trainables.config import TrialConfig
 from trainables.contract import Status
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from search.searchers.contract import Searcher
 from search.searchers.grid import covering_points
-from search.space import Space
+from search.space.space import Space
 from trainables.config import TrialConfig
 
 MAX_REPEATS = 300

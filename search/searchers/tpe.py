@@ -18,10 +18,10 @@ import numpy as np
 from hyperopt import tpe as hyperopt_tpe
 from numpy.typing import NDArray
 
-from search.dimensions import Choice, Dimension, Scalar
 from search.searchers.contract import Problem
 from search.searchers.model_based import BITS, ModelSearcher
 from search.searchers.ranking import rank_networks
+from search.space.dimensions import Choice, Dimension, Scalar
 from trainables.config import TrialConfig
 
 Floats = NDArray[np.float64]

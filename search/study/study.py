@@ -35,7 +35,7 @@ from trainables.running import checkpoint_name
 from trainables.storage import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
-    from search.spec import SweepSpec
+    from search.spec.spec import SweepSpec
 
 SPEC_FILE = "sweep.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -121,7 +121,7 @@ class Study:
         Raises:
             StudyError: the file was damaged or is of another version.
         """
-        from search.spec_file import load_sweep
+        from search.spec.spec_file import load_sweep
 
         try:
             return load_sweep(self._path(SPEC_FILE))

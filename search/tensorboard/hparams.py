@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf import struct_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-from search.dimensions import Choice, Dimension, Scalar, is_number
-from search.settings import settings
-from search.spec import SweepSpec
+from search.space.dimensions import Choice, Dimension, Scalar, is_number
+from search.space.settings import settings
+from search.spec.spec import SweepSpec
 from search.study.rows import ResultRow
 from search.tensorboard.events import EventLog
 from trainables.config import TrialConfig

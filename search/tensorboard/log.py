@@ -20,7 +20,7 @@ from search.front.front import ParetoFront
 from search.front.growing import GrowingFront
 from search.front.picks import PROFILES, NoModelFits
 from search.observer import SweepObserver, SweepPlan
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import storage
 from search.study.rows import ResultRow
 from search.study.study import Study

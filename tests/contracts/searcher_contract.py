@@ -10,7 +10,7 @@ from analytic_trials import SPACE, analytic_rows, analytic_sweep
 from made_rows import made_row
 
 from search.searchers import make_searcher
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from trainables.contract import Status
 
 TESTS = str(Path(__file__).parents[1])

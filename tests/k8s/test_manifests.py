@@ -16,7 +16,7 @@ from k8s.render import to_yaml
 from k8s.schedule import NIGHT_ENTRYPOINT, Schedule, night_job, schedule_manifests
 from k8s.sweep import load_cluster_sweep
 from search.errors import SpecError
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parents[1] / "scripts" / "sweeps" / "cluster.yaml"

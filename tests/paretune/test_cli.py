@@ -17,7 +17,7 @@ from paretune.cli import main
 from search.errors import StorageError, SweepError
 from search.front.front import ParetoFront
 from search.observer import SweepPlan
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study import storage
 from search.study.study import Study
 from search.sweep import SweepOutcome

@@ -7,7 +7,7 @@ import pytest
 from made_rows import made_row, tiny_onnx
 
 from paretune.cli import main
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study import storage
 from search.study.study import Study
 from trainables.config import TrialConfig

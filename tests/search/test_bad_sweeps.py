@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from search import preflight as preflight_module
 from search.errors import SpecError
-from search.preflight import preflight
-from search.spec_file import MAX_FILE_BYTES, load_sweep
+from search.spec import preflight as preflight_module
+from search.spec.preflight import preflight
+from search.spec.spec_file import MAX_FILE_BYTES, load_sweep
 
 GOOD = {
     "name": "name: s",
@@ -464,8 +464,8 @@ ALL_IN_ONE_PROCESS = """
 import sys
 from pathlib import Path
 from search.errors import SpecError
-from search.preflight import preflight
-from search.spec_file import load_sweep
+from search.spec.preflight import preflight
+from search.spec.spec_file import load_sweep
 refused = 0
 for file in Path(sys.argv[1]).glob("*.yaml"):
     try:

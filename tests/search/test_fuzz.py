@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from made_rows import made_row
 
 from search.errors import SpecError
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study.study import Study
 from trainables.checkpoint import read_head
 

@@ -12,7 +12,7 @@ from search.errors import SpecError
 from search.front.front import ParetoFront
 from search.nightly import night_spec, read_comparison, run_night
 from search.recorder import Recorder
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study.study import Study
 from search.sweep import SweepOutcome
 from search.warm_start import begin

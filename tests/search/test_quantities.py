@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.quantities import UNITS, format_quantity, parse_quantity
+from search.spec.quantities import UNITS, format_quantity, parse_quantity
 
 
 @pytest.mark.parametrize(

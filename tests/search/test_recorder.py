@@ -6,7 +6,7 @@ from made_rows import made_row
 from search.errors import LeaseError, StorageError
 from search.observer import SweepObserver
 from search.recorder import HOPELESS_FAILURES, Recorder
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study import storage
 from search.study.study import Study
 from trainables.checkpoint import save_checkpoint

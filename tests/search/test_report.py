@@ -22,7 +22,7 @@ from search.report.page import Report, render
 from search.report.paired import paired_differences
 from search.report.progress import growth
 from search.report.writer import ReportWriter
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import storage
 from trainables.config import TrialConfig
 from trainables.contract import Status

@@ -12,7 +12,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from test_report import EVIL, made_study
 
 from search.report.page import Report, render
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from trainables.config import TrialConfig
 from trainables.contract import Status
 

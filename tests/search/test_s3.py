@@ -12,7 +12,7 @@ from tensorboard_client import tensorboard
 
 from search.errors import LeaseError, StorageError
 from search.observer import SweepPlan
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study import lease, storage
 from search.study.lease import hold_lease
 from search.study.study import Study

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.dimensions import Choice, Range
-from search.space import COUNT_LIMIT, Space
-from search.space_parser import parse_space
+from search.space.dimensions import Choice, Range
+from search.space.space import COUNT_LIMIT, Space
+from search.spec.space_parser import parse_space
 from trainables.config import BITS_ON_CPU, TrialConfig
 
 LARGE = {

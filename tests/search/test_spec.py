@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.preflight import preflight
-from search.spec import SweepSpec
-from search.spec_file import load_sweep
-from search.yaml_text import dump_yaml, load_yaml
+from search.spec.preflight import preflight
+from search.spec.spec import SweepSpec
+from search.spec.spec_file import load_sweep
+from search.spec.yaml_text import dump_yaml, load_yaml
 from trainables.config import TrialConfig
 from trainables.contract import METRICS
 
@@ -355,8 +355,8 @@ def test_torchvision_s_classifiers_are_known():
 
 QUICK = """
 import sys
-from search.preflight import preflight
-from search.spec_file import load_sweep
+from search.spec.preflight import preflight
+from search.spec.spec_file import load_sweep
 preflight(load_sweep(sys.argv[1]))
 heavy = {"torch", "torchvision", "ray", "onnx", "onnxruntime", "sklearn", "pandas"}
 print(*heavy & sys.modules.keys())

@@ -5,7 +5,7 @@ import pytest
 from made_rows import made_row
 
 from search.errors import StorageError, StudyError
-from search.spec_file import load_sweep
+from search.spec.spec_file import load_sweep
 from search.study import storage
 from search.study.study import Study, flat
 from trainables.contract import Status

@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard_client import tensorboard
 
 from search.observer import BestEffort, SweepObserver, SweepPlan
-from search.spec import SweepSpec
+from search.spec.spec import SweepSpec
 from search.study.study import Study
 from search.tensorboard.log import TensorBoardLog, write_logs
 from trainables.config import TrialConfig

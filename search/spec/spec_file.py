@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from search.errors import SpecError
-from search.mistakes import KeyPath, explain, unknown_key
-from search.spec import SweepSpec
-from search.yaml_text import YamlDocument, YamlError, load_yaml
+from search.spec.mistakes import KeyPath, explain, unknown_key
+from search.spec.spec import SweepSpec
+from search.spec.yaml_text import YamlDocument, YamlError, load_yaml
 from trainables.storage import locate
 
 Kind = TypeVar("Kind", bound=SweepSpec)

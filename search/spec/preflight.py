@@ -7,11 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from search.errors import SpecError
-from search.mistakes import did_you_mean, listed, shown
-from search.model_lookup import factory_problem, torchvision_names
-from search.parameters import FACTORY_PREFIX
-from search.space import bits_names
-from search.spec import SweepSpec
+from search.space.space import FACTORY_PREFIX, bits_names
+from search.spec.mistakes import did_you_mean, listed, shown
+from search.spec.model_lookup import factory_problem, torchvision_names
+from search.spec.spec import SweepSpec
 from trainables.contract import METRICS, Progress
 
 PER_EPOCH = [name for name in METRICS if name in {field.name for field in fields(Progress)}]

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search.dimensions import Choice, Dimension, Range, is_whole
-from search.mistakes import KeyPath, Mistakes, listed, mistake, shown, unknown_key
-from search.parameters import (
-    FACTORY_PREFIX,
+from search.space.dimensions import Choice, Dimension, Range, is_whole
+from search.space.space import FACTORY_PREFIX, Space
+from search.spec.mistakes import KeyPath, Mistakes, listed, mistake, shown, unknown_key
+from search.spec.parameters import (
     FLOAT_FORMS,
     INTEGER_FORMS,
     Parameter,
@@ -19,7 +19,6 @@ from search.parameters import (
     known_names,
     numbers_only,
 )
-from search.space import Space
 from trainables.config import MODEL_ARGUMENT_FIELDS, PRUNING_FIELDS, TrialConfig
 
 RANGE_FORMS = FLOAT_FORMS + INTEGER_FORMS

@@ -10,12 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from search.dimensions import Scalar, is_number, is_whole
-from search.mistakes import allowed
+from search.space.dimensions import Scalar, is_number, is_whole
+from search.space.space import FACTORY_PREFIX
+from search.spec.mistakes import allowed
 from trainables.config import MODEL_ARGUMENT_FIELDS, CnnArguments, TrialConfig
-
-FACTORY_PREFIX = "model."
-"""Dimensions `model.NAME` are arguments of a `package.module:function`."""
 
 MODEL_NAME = re.compile(r"[A-Za-z_]\w*")
 """`cnn`, or a classifier of torchvision."""

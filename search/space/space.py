@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.dimensions import Choice, Dimension, Range, Scalar
-from search.parameters import FACTORY_PREFIX
+from search.space.dimensions import Choice, Dimension, Range, Scalar
 from trainables.config import BITS_ON, COMPRESSION_FIELDS, MODEL_ARGUMENT_FIELDS, TrialConfig
+
+FACTORY_PREFIX = "model."
+"""Dimensions `model.NAME` are arguments of a `package.module:function`."""
 
 COUNT_LIMIT = 2000
 """Points up to which `Space.size` merges those that mean the same: canonicalising them takes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from search.parameters import FACTORY_PREFIX
+from search.space.space import FACTORY_PREFIX
 from trainables.config import TrialConfig
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from search.mistakes import KeyPath
+from search.spec.mistakes import KeyPath
 
 MAX_VALUES = 100_000
 """Values in a document, those of repeated aliases counted each time: a few lines of nested

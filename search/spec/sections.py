@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from schedulers import SCHEDULERS
-from search.mistakes import Mistakes, did_you_mean, listed, shown, unknown_key
-from search.parameters import FACTORY, MODEL_NAME, find_argument
 from search.searchers import SEARCHERS
+from search.spec.mistakes import Mistakes, did_you_mean, listed, shown, unknown_key
+from search.spec.parameters import FACTORY, MODEL_NAME, find_argument
 from trainables.config import CNN_DEFAULTS, TrialConfig
 from trainables.contract import METRICS, Direction
 

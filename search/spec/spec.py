@@ -19,10 +19,11 @@ from pydantic import (
     model_validator,
 )
 
-from search.mistakes import Mistakes, did_you_mean, mistake, shown
 from search.objectives import Constraint, Objective, objective
-from search.quantities import format_quantity, parse_quantity
-from search.sections import (
+from search.space.space import Space
+from search.spec.mistakes import Mistakes, did_you_mean, mistake, shown
+from search.spec.quantities import format_quantity, parse_quantity
+from search.spec.sections import (
     ConstraintSpec,
     ModelSpec,
     ObjectiveSpec,
@@ -31,9 +32,8 @@ from search.sections import (
     Section,
     StopSpec,
 )
-from search.space import Space
-from search.space_parser import parse_space
-from search.yaml_text import dump_yaml
+from search.spec.space_parser import parse_space
+from search.spec.yaml_text import dump_yaml
 from trainables.config import DataConfig, DeployConfig, TrialConfig
 from trainables.contract import METRICS, Metric
 

@@ -1,0 +1,1 @@
+"""What may vary: dimensions, and the configs that they span."""
