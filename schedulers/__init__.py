@@ -73,7 +73,8 @@ def replay(
         scheduler.on_trial_result(None, trial, dict(result))
     if ended:
         scheduler.on_trial_complete(None, trial, dict(epochs[-1]))
-    scheduler.on_trial_remove(None, trial)
+    else:  # of a trial that ended by itself, Tune says no more
+        scheduler.on_trial_remove(None, trial)
 
 
 def promotable(

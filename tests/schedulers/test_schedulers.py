@@ -33,12 +33,6 @@ class TestAsha(StoppingContract):
     def method(self):
         return "asha"
 
-    @pytest.mark.xfail(
-        strict=True, reason="replay() removes a trial that Ray's ASHA has forgotten by then"
-    )
-    def test_rows_and_checkpoints_alone_rebuild_it_in_another_process(self, method):
-        super().test_rows_and_checkpoints_alone_rebuild_it_in_another_process(method)
-
     def test_rungs_are_powers_of_the_reduction_factor_after_the_grace(self):
         race = Race(Options("asha", grace_epochs=2, reduction_factor=2), max_epochs=16)
         stopping = []
