@@ -3,8 +3,9 @@
 A rung is an epoch at which trials are compared. Of n trials there, about the best
 n / reduction_factor go on, by either of two orders: the Pareto order (fronts one after the other,
 each spread as an epsilon-net, as in Schmucker et al., arXiv:2106.12639), or the first objective
-alone. Either order by itself loses one end of the front. A trial stops as well if others that
-ended have already what it may still become.
+alone. Either order by itself loses one end of the front. More go on where ended trials have shown
+that a rung says little about the end. A trial stops as well if others that ended have already
+what it may still become.
 
 Shapes: n trials at a rung, m objectives, minimised.
 """
@@ -17,9 +18,13 @@ from dataclasses import dataclass, field
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 NEIGHBOURS = 8
 """Ended trials, alike at the rung, whose best gain a trial may still hope for."""
+PRIOR_TRIALS = 2
+"""Before any trial has ended, a rung is taken to foretell all that an end says; the belief counts
+as much as two ended trials."""
 
 
 def rung_epochs(grace_epochs: int, reduction_factor: int, max_epochs: int) -> list[int]:
@@ -77,8 +82,8 @@ class Rung:
         if not np.isfinite(losses[index]).all():
             return f"rung {self.epoch}: not every objective is a number"
         waits = self.promote and not ending
-        share = len(losses) / self.reduction_factor
-        keep = math.floor(share) if waits else math.ceil(share)
+        on = self._going_on(len(losses))
+        keep = math.floor(on) if waits else math.ceil(on)
         by_front, front = places_by_front(losses, violations)
         by_first = places_by_first(losses, violations, by_front)
         if not waits and (by_first[index] == 0 or by_front[index] == 0):
@@ -93,16 +98,31 @@ class Rung:
             f"{self._rival(losses, violations, index)}"
         )
 
+    def _going_on(self, trials: int) -> float:
+        """Give how many of the trials go on: 1 / reduction_factor, where a rung foretells all.
+
+        What it does not foretell decides as luck would, and all go on.
+        """
+        known, then, now = self._ended()
+        seen = foretold(then, now) if known else 0.0
+        told = (len(known) * seen + PRIOR_TRIALS) / (len(known) + PRIOR_TRIALS)
+        return (1.0 - told) * trials + told * trials / self.reduction_factor
+
+    def _ended(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+        """Give the k trials of the rung that ended, their losses (k, m) here and at their end."""
+        known = [i for i, name in enumerate(self.names) if name in self.ends]
+        names = [self.names[i] for i in known]
+        then = np.array([self.losses[i] for i in known], dtype=float)
+        return names, then, np.array([self.ends[name] for name in names], dtype=float)
+
     def _out_of_reach(self, own: NDArray[np.float64]) -> str:
         """Name an ended trial that dominates what a trial (m,) may become; nothing if none does.
 
         What never changes in training, as the size, gains nothing and so stays as it is.
         """
-        known = [name for name in self.names if name in self.ends]
+        known, then, now = self._ended()
         if len(known) < NEIGHBOURS:
             return ""
-        then = np.array([self.losses[self.names.index(name)] for name in known])
-        now = np.array([self.ends[name] for name in known])
         hoped = own + best_gains(own, then, now)
         dominating = (now <= hoped).all(axis=1) & (now < hoped).any(axis=1)
         return known[int(np.argmax(dominating))] if dominating.any() else ""
@@ -121,6 +141,31 @@ class Rung:
             best = min(np.flatnonzero(dominating), key=lambda i: tuple(losses[i]))
             return f"dominated by {self.names[best]}"
         return "on the front, which is crowded here"
+
+
+def foretold(then: ArrayLike, now: ArrayLike, /) -> float:
+    """Give the share of the order at the end that a rung shows: a squared rank correlation.
+
+    The least over the objectives that training changed; all, if it changed none. A correlation
+    below 0 shows nothing.
+
+    Args:
+        then: (k, m) losses of ended trials at the rung.
+        now: (k, m) and at their end.
+
+    >>> foretold([[0.9, 3.0], [0.8, 1.0], [0.7, 2.0]], [[0.3, 3.0], [0.2, 1.0], [0.1, 2.0]])
+    1.0
+    >>> foretold([[0.9, 3.0], [0.8, 1.0], [0.7, 2.0]], [[0.1, 3.0], [0.2, 1.0], [0.3, 2.0]])
+    0.0
+    """
+    before, after = np.asarray(then, dtype=float), np.asarray(now, dtype=float)
+    shares = [1.0]
+    for j in np.flatnonzero((before != after).any(axis=0)):
+        ranks = rankdata(np.column_stack([before[:, j], after[:, j]]), axis=0)
+        spread = ranks.std(axis=0).prod()
+        covariance = (ranks - ranks.mean(axis=0)).prod(axis=1).mean()
+        shares.append(max(0.0, covariance / spread) ** 2 if spread > 0 else 0.0)
+    return float(min(shares))
 
 
 def best_gains(own: ArrayLike, then: ArrayLike, now: ArrayLike, /) -> NDArray[np.float64]:

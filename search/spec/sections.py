@@ -119,7 +119,8 @@ class StopSpec(Section):
     grace_epochs: int = Field(default=1, ge=1)
     """Epochs that every trial gets; the first rung."""
     reduction_factor: int = Field(default=3, ge=2)
-    """Of n trials at a rung n / reduction_factor go on, reduction_factor times as long. The
+    """Of n trials at a rung n / reduction_factor go on, reduction_factor times as long; under
+    `pareto_asha` more, where ended trials show that the rung says little about the end. The
     default lies between 2 and 4, the values used by Li et al. (arXiv:1810.05934)."""
     keep_front: bool = True
     """Whether `pareto_asha` lets all trials of a rung go on that none dominates there, be they

@@ -1,13 +1,22 @@
 """Who goes on from a rung: the properties that the rule promises, against brute force."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
-from schedulers.rungs import Rung, net_places, places_by_first, places_by_front, rung_epochs
+from schedulers.rungs import (
+    Rung,
+    foretold,
+    net_places,
+    places_by_first,
+    places_by_front,
+    rung_epochs,
+)
 
 ROUNDED = st.integers(0, 6).map(lambda k: k / 6)  # coarse, so that ties and dominance happen
 FACTORS = st.integers(2, 4)
@@ -172,6 +181,44 @@ def test_the_best_goes_on_whatever_ended_trials_have(rows, ends, factor):
     rung.ends |= dict(zip(rung.names, ends, strict=False))
     on = goes_on(rung)
     assert on[rows.index(min(rows))]
+
+
+def chain(ends: list[float]) -> Rung:
+    """Give a rung of trials, each worse than the one before; the first of them ended."""
+    rung = filled([(0.5 + i / 100, 0.5 + i / 100) for i in range(30)], keep_front=False)
+    rung.ends |= {f"t{i}": (end, 0.5 + i / 100) for i, end in enumerate(ends)}
+    return rung
+
+
+def test_a_rung_that_foretells_the_end_is_as_strict_as_asked():
+    assert sum(goes_on(chain([]))) == 10
+    assert sum(goes_on(chain([0.30, 0.31, 0.32, 0.33, 0.34, 0.35]))) == 10
+
+
+def test_a_rung_that_foretells_nothing_lets_most_go_on():
+    """Six ended in reverse order, and the prior counts as two: 3/4 go on, and a third of 1/4."""
+    assert sum(goes_on(chain([0.35, 0.34, 0.33, 0.32, 0.31, 0.30]))) == math.ceil(22.5 + 2.5)
+
+
+@property_of(rows=losses_of(2), ends=losses_of(2), factor=FACTORS)
+def test_what_ended_trials_say_never_lets_fewer_go_on_by_rank(rows, ends, factor):
+    rung = filled(rows, factor=factor)
+    without = goes_on(rung)
+    rung.ends |= dict(zip(rung.names, ends, strict=False))
+    stopped = [rung.verdict(i) for i in np.flatnonzero(without)]
+    assert all("may at best" in reason for reason in stopped if reason)
+
+
+@property_of(rows=losses_of(2), ends=losses_of(2))
+def test_what_is_foretold_is_the_least_squared_rank_correlation(rows, ends):
+    k = min(len(rows), len(ends))
+    then, now = np.array(rows[:k]), np.array(ends[:k])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant columns
+        found = [spearmanr(then[:, j], now[:, j])[0] for j in range(2)] if k > 1 else [0.0, 0.0]
+    changed = (then != now).any(axis=0)
+    squares = [max(0.0, np.nan_to_num(r)) ** 2 for r, c in zip(found, changed, strict=True) if c]
+    assert foretold(then, now) == pytest.approx(min(squares, default=1.0), abs=1e-9)
 
 
 # --- what it says --------------------------------------------------------------------------------
