@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from search.objectives import Objective
 from search.searchers.curves import LearningCurves
 from search.searchers.forecasts import Forecasts, learn_forecasts
-from search.searchers.model_based import Bits, ModelSearcher, Pool, share_trained
+from search.searchers.model_based import ModelSearcher, Pool, share_trained
 from search.searchers.region import Region
 from search.searchers.scales import ScaledProcess, fit_on_best_scale
-from trainables.config import TrialConfig
 from trainables.contract import Status
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ class Beliefs:
 
     axes: Sequence[Objective]
     forecasts: Forecasts
-    structures: Structures
     processes: Mapping[str, ScaledProcess]
     """By metric, for axes that are not forecast."""
 
@@ -76,7 +74,7 @@ class Beliefs:
         if not pool.configs:
             return self
         mean = self.mean(pool)
-        inputs = self._inputs(pool)
+        inputs = _flat(pool)
         more = {
             axis.metric.name: process.given(inputs, mean[:, :, j].ravel())
             for j, axis in enumerate(self.axes)
@@ -84,13 +82,9 @@ class Beliefs:
         }
         return replace(self, processes=more)
 
-    def _inputs(self, pool: Pool) -> Floats:
-        n, b, d = pool.units.shape
-        return self.structures.beside(pool.units.reshape(n * b, d), pool.configs, repeats=b)
-
     def _predict(self, pool: Pool, *, with_sd: bool) -> tuple[Floats, Floats]:
         n, b, _ = pool.units.shape
-        inputs = self._inputs(pool)
+        inputs = _flat(pool)
         mean, sd = np.full((n, b, len(self.axes)), 0.5), np.ones((n, b, len(self.axes)))
         known_mean, known_sd = self.forecasts.predict(pool.configs, pool.pairs)
         next_known = iter(range(known_mean.shape[2]))
@@ -108,46 +102,22 @@ class Beliefs:
         return mean, sd
 
 
-@dataclass(frozen=True)
-class Structures:
-    """Size and latency of networks as coordinates: how large a network is says how good it gets.
-
-    All siblings of a network stand at the same place: that of its file under the highest bits.
-    """
-
-    forecasts: Forecasts
-    pair: Bits
-    low: Floats
-    span: Floats
-    """By forecast axis, over the networks that were seen."""
-
-    @classmethod
-    def over(cls, forecasts: Forecasts, pair: Bits, configs: Sequence[TrialConfig]) -> Structures:
-        """Scale the coordinates of configs to [0, 1]."""
-        found = forecasts.predict(configs, [[pair]] * len(configs))[0][:, 0]
-        if not configs:
-            return cls(forecasts, pair, np.zeros(found.shape[1]), np.ones(found.shape[1]))
-        span = np.ptp(found, axis=0)
-        return cls(forecasts, pair, found.min(axis=0), np.where(span > 0, span, 1.0))
-
-    def beside(self, units: Floats, configs: Sequence[TrialConfig], *, repeats: int = 1) -> Floats:
-        """Put the coordinates of configs, each repeated, beside other ones of shape (n, d)."""
-        found = self.forecasts.predict(configs, [[self.pair]] * len(configs))[0][:, 0]
-        return np.hstack([units, np.repeat((found - self.low) / self.span, repeats, axis=0)])
+def _flat(pool: Pool) -> Floats:
+    """Give the coordinates of all siblings of all candidates, shape (n * b, d)."""
+    return pool.units.reshape(-1, pool.units.shape[2])
 
 
 def learn(searcher: ModelSearcher, axes: Sequence[Objective]) -> Beliefs:
     """Learn from all that a searcher was told and heard."""
     rows = searcher.rows
     forecasts = learn_forecasts(rows, [axis for axis in axes if axis.metric.forecast])
-    structures = Structures.over(forecasts, searcher.pairs[-1], [row.config for row in rows])
     processes = {}
     for axis in axes:
         if not axis.metric.forecast:
             samples = _samples(searcher, rows, axis)
             if samples.targets:
-                processes[axis.metric.name] = samples.fit(structures)
-    return Beliefs(axes, forecasts, structures, processes)
+                processes[axis.metric.name] = samples.fit()
+    return Beliefs(axes, forecasts, processes)
 
 
 # --- what a process learns from --------------------------------------------------------------
@@ -155,39 +125,36 @@ def learn(searcher: ModelSearcher, axes: Sequence[Objective]) -> Beliefs:
 
 @dataclass
 class _Samples:
-    configs: list[TrialConfig]
     units: list[Floats]
     targets: list[float]
     sds: list[float]
     """Beyond the learned noise; negative ones count in standard deviations of the targets."""
 
-    def add(self, config: TrialConfig, unit: Floats, target: float, sd: float = 0.0) -> None:
+    def add(self, unit: Floats, target: float, sd: float = 0.0) -> None:
         if math.isfinite(target):
-            self.configs.append(config)
             self.units.append(unit)
             self.targets.append(target)
             self.sds.append(sd)
 
-    def fit(self, structures: Structures) -> ScaledProcess:
+    def fit(self) -> ScaledProcess:
         targets, sds = np.array(self.targets), np.array(self.sds)
         noise = np.where(sds < 0, -sds * targets.std(), sds)
-        inputs = structures.beside(np.array(self.units), self.configs)
-        return fit_on_best_scale(inputs, targets, noise)
+        return fit_on_best_scale(np.array(self.units), targets, noise)
 
 
 def _samples(searcher: ModelSearcher, rows: Sequence[ResultRow], axis: Objective) -> _Samples:
     name = axis.metric.name
-    samples = _Samples([], [], [], [])
+    samples = _Samples([], [], [])
     for found, sd in ((rows, 0.0), (searcher.transferred, -TRANSFER_SD)):
         measured = [r for r in found if r.status is Status.MEASURED and name in r.metrics]
         for row, unit in zip(measured, searcher.units_of(measured), strict=True):
-            samples.add(row.config, unit, axis.loss(row.metrics[name]), sd)
+            samples.add(unit, axis.loss(row.metrics[name]), sd)
     if not samples.targets:
         return samples
     worst = max(samples.targets)
     diverged = [row for row in rows if row.status is Status.DIVERGED]
-    for row, unit in zip(diverged, searcher.units_of(diverged), strict=True):
-        samples.add(row.config, unit, worst, -DIVERGED_SD)
+    for unit in searcher.units_of(diverged):
+        samples.add(unit, worst, -DIVERGED_SD)
     if name == "accuracy":
         _add_unfinished(samples, searcher, rows, axis)
     return samples
@@ -210,4 +177,4 @@ def _add_unfinished(
             per_accuracy = abs(axis.loss(1.0) - axis.loss(0.0))
             sibling = searcher.siblings_of(config)[-1]
             unit = searcher.units([sibling])[0]
-            samples.add(sibling, unit, axis.loss(mean), sd * per_accuracy)
+            samples.add(unit, axis.loss(mean), sd * per_accuracy)

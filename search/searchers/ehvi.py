@@ -1,7 +1,7 @@
 """Expected hypervolume improvement where size and latency are known before training.
 
-Only what depends on the weights (accuracy) is modelled, by a Gaussian process over the config,
-its bits and how large it is; size and latency come from forecasts. The value of a candidate is
+Only what depends on the weights (accuracy) is modelled, by a Gaussian process over the config and
+its bits; size and latency come from forecasts. The value of a candidate is
 what a training of it would add to the front with all its siblings, constraints kept.
 
 Shapes: n candidates, b siblings, s nodes, a axes (the m objectives, then other constrained
@@ -38,11 +38,11 @@ NEIGHBOURHOODS = 20
 class EhviSearcher(ModelSearcher):
     """Maximises the expected hypervolume improvement of a candidate and its siblings."""
 
-    startup_trials = 4
-    """Half of what others wait for: a process that knows little says so."""
-
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
+        if self.siblings:
+            # A process that knows little says so; with their siblings, few networks are many rows.
+            self.startup_trials //= 2
         self.m = self.region.m
         self.nodes = _nodes(~self.region.forecast)
 

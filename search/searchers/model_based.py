@@ -9,7 +9,7 @@ Shapes: n configs, b siblings of each, d coordinates.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -301,31 +301,54 @@ class ModelSearcher(Searcher):
     def candidates(
         self, rng: np.random.Generator, around: Sequence[TrialConfig], count: int
     ) -> list[TrialConfig]:
-        """Give unknown configs to choose from: half of them at random, half like the best.
+        """Give configs of new networks to choose from: half of them at random, half like the best.
 
-        Of a small finite space, all that are unknown.
+        Of a small finite space, all that are new.
 
         Args:
             rng: draws them.
             around: the best so far.
-            count: how many to draw; duplicates and known ones then go.
+            count: how many to draw; duplicates and those that were tried then go.
         """
         if self._small_space is not None:
-            return [config for config in self._small_space if not self.is_known(config)]
-        drawn = [self.space.sample(rng) for _ in range(count // 2 if around else count)]
+            return self._new(self._small_space)
+        units = rng.random((count, self.space.coordinates))
         if around:
-            picks = rng.integers(len(around), size=count - len(drawn))
-            units = np.array([self.space.to_unit(config) for config in around])[picks]
-            drawn += [self.space.from_unit(unit) for unit in self._mutated(units, rng)]
-        unique = {config.trial_id: config for config in drawn}
-        return [config for trial_id, config in unique.items() if trial_id not in self._known]
+            half = count // 2
+            picks = rng.integers(len(around), size=count - half)
+            best = np.array([self.space.to_unit(config) for config in around])
+            units[half:] = self._mutated(best[picks], rng)
+        if self.siblings:
+            # Under the lowest bits the id of a config is the key of its network.
+            for name, lowest in zip(BITS, self.pairs[0], strict=True):
+                if (column := self._column(name)) is not None:
+                    units[:, column] = self.space.dimensions[name].to_unit(lowest)[0]
+        drawn = [self.space.from_unit(unit) for unit in units]
+        return self._new({config.trial_id: config for config in drawn})
+
+    def _new(self, networks: Mapping[str, TrialConfig]) -> list[TrialConfig]:
+        """Give those, by key, of which no training was begun and some sibling is unknown."""
+        begun = {
+            self.network_of(row) for row in self.rows if row.status is not Status.INFEASIBLE
+        } | {self.network_key(config) for config in self.under_way}
+        return [
+            config
+            for key, config in networks.items()
+            if key not in begun
+            and not (self.is_known(config) and all(map(self.is_known, self.siblings_of(config))))
+        ]
 
     @cached_property
-    def _small_space(self) -> list[TrialConfig] | None:
-        counts = [dimension.count for dimension in self.space.dimensions.values()]
+    def _small_space(self) -> dict[str, TrialConfig] | None:
+        """A config of each network, by its key; None if there are too many."""
+        counts = [
+            dimension.count
+            for name, dimension in self.space.dimensions.items()
+            if not (self.siblings and name in BITS)
+        ]
         if None in counts or prod(c or 0 for c in counts) > FINITE_POOL:
             return None
-        return list(self.space.grid())
+        return {self.network_key(config): config for config in self.space.grid()}
 
     def _mutated(self, units: Floats, rng: np.random.Generator) -> Floats:
         """Give a neighbour of each unit vector, shape (n, d): some dimensions move."""
