@@ -60,6 +60,7 @@ def own_cases() -> list[Case]:
         Case("ehvi", "pareto_asha", siblings=True, options=(("grace_epochs", 3),)),
         *(Case(name, "none", siblings=True) for name in names),
         *(Case(name, "pareto_asha") for name in (*names, "random")),
+        Case("ehvi", "none"),
     ]
 
 
