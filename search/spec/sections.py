@@ -124,7 +124,7 @@ class StopSpec(Section):
     default lies between 2 and 4, the values used by Li et al. (arXiv:1810.05934)."""
     keep_front: bool = True
     """Whether `pareto_asha` lets all trials of a rung go on that none dominates there, be they
-    more than reduction_factor asks for: that kept more of the front (docs/benchmark.md)."""
+    more than reduction_factor asks for: most of them are small models that nothing replaces."""
     promote: bool = False
     """Whether `pareto_asha` lets a stopped trial go on from its checkpoint once it is among the
     best 1 / reduction_factor of its rung; until then nobody passes, not even the first. For few
