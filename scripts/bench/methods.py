@@ -8,6 +8,7 @@ before costs it nothing: it is answered at once.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ class Own:
             self.searcher.tell(row)
 
 
-class Peer:
+class Peer(ABC):
     """Base of other libraries' searchers: turns their points into configs, rows into losses."""
 
     siblings = False
@@ -93,10 +94,10 @@ class Peer:
                 return config
         return None
 
-    def hear(self, config: TrialConfig, epoch: int, accuracy: float) -> None:
+    def hear(self, config: TrialConfig, epoch: int, accuracy: float) -> None:  # noqa: B027
         """Peers take no partial results here."""
 
-    def adopt(self, config: TrialConfig) -> None:
+    def adopt(self, config: TrialConfig) -> None:  # noqa: B027
         """Peers are not run with a scheduler that lets trials go on."""
 
     def tell(self, rows: Sequence[ResultRow]) -> None:
@@ -117,15 +118,15 @@ class Peer:
         bits = zip(BITS, self.spec.space.bits_pairs[pair], strict=True)
         return {**fixed, **values, **dict(bits)}
 
+    @abstractmethod
     def suggest(self) -> tuple[Any, Point]:
         """Give a handle and a point."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, handle: Any, row: ResultRow) -> None:
         """Give the library the outcome of a suggestion."""
-        raise NotImplementedError
 
-    def drop(self, handle: Any) -> None:
+    def drop(self, handle: Any) -> None:  # noqa: B027
         """Tell the library that there will be no outcome."""
 
 

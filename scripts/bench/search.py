@@ -57,7 +57,10 @@ def own_cases() -> list[Case]:
     names = ("ehvi", "gp", "tpe")
     return [
         *(Case(name, "pareto_asha", siblings=True) for name in (*names, "random")),
-        Case("ehvi", "pareto_asha", siblings=True, options=(("grace_epochs", 3),)),
+        *(
+            Case("ehvi", "pareto_asha", siblings=True, options=(pair,))
+            for pair in (("grace_epochs", 3), ("promote", True))
+        ),
         *(Case(name, "none", siblings=True) for name in names),
         *(Case(name, "pareto_asha") for name in (*names, "random")),
         Case("ehvi", "none"),
