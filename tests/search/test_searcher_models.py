@@ -42,6 +42,24 @@ def test_it_predicts_what_it_never_saw_and_knows_how_well():
     assert np.allclose(mean, fit(x, y).predict_mean(new))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_waves_do_not_pass_for_noise(seed):
+    """The front of ZDT3: rows without noise must not end as a smooth curve with noise."""
+
+    def height(x):
+        wave = x[:, 0] * np.sin(10 * math.pi * x[:, 0])
+        return 1 - np.sqrt(x[:, 0]) - wave + 2 * x[:, 1:].mean(axis=1)
+
+    rows = np.random.default_rng(seed).random((60, 6))
+    rows[:, 1:] = 0.5 * rows[:, 1:] ** 3
+    process = fit(rows, height(rows))
+    front = np.zeros((101, 6))
+    front[:, 0] = np.linspace(0.0, 1.0, 101)
+    missed = process.predict_mean(front) - height(front)
+    assert process.learned_noise < 0.01
+    assert missed.std() < 0.5 * height(front).std()
+
+
 def test_coordinates_that_do_not_matter_get_long_scales():
     scales = fit(*made_data(80)).length_scales
     assert scales[:2].max() < scales[2:].min()

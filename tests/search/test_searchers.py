@@ -166,6 +166,23 @@ def test_suggestions_under_way_are_of_different_networks(method):
 
 
 @pytest.mark.parametrize("method", LEARNED)
+def test_a_stopped_network_is_not_begun_again_under_other_bits(method):
+    small = {"width": [8, 16, 32, 64], "depth": [2, 3, 4], "kernel_size": [3, 5],
+             "weight_bits": [32, 8, 4], "activation_bits": [32, 8]}  # fmt: skip
+    spec = analytic_sweep(method, 0, space=small)
+    searcher, networks = make_searcher(spec), []
+    for number in range(20):
+        config = searcher.ask()
+        rows = analytic_rows(config, 10 * number, spec.space.bits_pairs)
+        measured = number < 12
+        networks.append(searcher.network_key(config))
+        for row in rows if measured else rows[:1]:
+            changes = {} if measured else {"status": Status.STOPPED, "epochs_trained": 1}
+            searcher.tell(row.model_copy(update=changes))
+    assert len(set(networks)) == 20
+
+
+@pytest.mark.parametrize("method", LEARNED)
 @pytest.mark.parametrize("bounds", [
     {"size_bytes": {"max": 5e4}, "latency_ms": {"max": 0.25}},
     {"size_bytes": {"max": 2e5}, "accuracy": {"min": 0.5}},
