@@ -99,18 +99,21 @@ def analytic_table(results: Mapping[str, Runs]) -> list[str]:
 
 
 def sweeps_table(results: Mapping[str, Runs]) -> list[str]:
-    """Give each seed's hypervolume of real sweeps."""
+    """Give median and range of the hypervolume of real sweeps, and their trials in the mean."""
     lines = [
-        "| sweep | 25% | 50% | 100% of epochs | trials (to the end) |",
-        "|---|---|---|---|---|",
+        "| sweep | 25% | 50% | 100% of epochs | seeds | trials | to the end |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, runs in results.items():
-        columns = [
-            ", ".join(_short(run["hypervolume"][share]) for run in runs.values())
-            for share in ("25%", "50%", "100%")
-        ]
-        counts = ", ".join(f"{run['trials']} ({run['to the end']})" for run in runs.values())
-        lines.append(f"| {name} | {' | '.join(columns)} | {counts} |")
+        cells = []
+        for share in ("25%", "50%", "100%"):
+            found = [run["hypervolume"][share] for run in runs.values()]
+            middle = _short(float(np.median(found)))
+            spread = f" ({_short(min(found))} to {_short(max(found))})" if len(found) > 1 else ""
+            cells.append(middle + spread)
+        counts = [np.mean([run[key] for run in runs.values()]) for key in ("trials", "to the end")]
+        cells += [str(len(runs)), *(f"{count:.0f}" for count in counts)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
