@@ -14,17 +14,17 @@ SCALES = st.sampled_from([Scale(), Scale(LEAST_OFFSET), Scale(0.3)])
 
 def made(n, losses, seed=0):
     x = np.random.default_rng(seed).random((n, 3))
-    return x, losses(x) * np.exp(0.02 * np.random.default_rng(seed + 1).standard_normal(n))
+    return x, losses(x, 0.02 * np.random.default_rng(seed + 1).standard_normal(n))
 
 
-def factors(x):
-    """Every coordinate multiplies the loss."""
-    return 0.02 * np.exp(4 * x[:, 0] + 2 * x[:, 1])
+def factors(x, noise):
+    """Every coordinate multiplies the loss, and so does the noise."""
+    return 0.02 * np.exp(4 * x[:, 0] + 2 * x[:, 1] + noise)
 
 
-def sums(x):
-    """Every coordinate adds to it."""
-    return 0.5 + np.sin(3 * x[:, 0]) + x[:, 1]
+def sums(x, noise):
+    """Every coordinate adds to it, and so does the noise."""
+    return 0.5 + np.sin(3 * x[:, 0]) + x[:, 1] + noise
 
 
 @given(SCALES, LOSSES, LOSSES)
@@ -41,9 +41,10 @@ def test_the_slope_is_that_of_the_values(scale, loss):
     assert scale.slope(near)[0] == pytest.approx(step, rel=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("losses", "logarithmic"), [(factors, True), (sums, False)])
-def test_the_scale_is_that_on_which_losses_are_simple(losses, logarithmic):
-    x, y = made(25, losses)
+def test_the_scale_is_that_on_which_losses_are_simple(losses, logarithmic, seed):
+    x, y = made(25, losses, seed)
     found = fit_on_best_scale(x, y, np.zeros(25))
     assert (found.scale.offset is not None) == logarithmic
     assert fit_on_best_scale(x, 1000 * y, np.zeros(25)).scale.offset is None or logarithmic
