@@ -1,6 +1,6 @@
 """Print what real sweeps with tight bounds spend on models that break them.
 
-    python scripts/bench/infeasible_sweep.py [SEEDS [TRIALS]]
+    python scripts/bench/infeasible_sweep.py
 
 The bundled digits; nothing is looked up. Without the forecast, a trial whose own bits break a
 bound trains to the end all the same (bounds are kept from it), with it, it ends before. Wasted are
@@ -38,10 +38,11 @@ SPACE = {
     "activation_bits": [32, 8],
 }
 BOUNDS = {"size_bytes": {"max": 2e4}, "latency_ms": {"max": 0.03}}
-TRIALS = 16
+SEEDS = 3
+TRIALS = 24
 
 
-def spec(method: str, seed: int, trials: int, storage: str) -> SweepSpec:
+def spec(method: str, seed: int, storage: str) -> SweepSpec:
     """Give the sweep."""
     return SweepSpec.model_validate(
         {
@@ -50,7 +51,7 @@ def spec(method: str, seed: int, trials: int, storage: str) -> SweepSpec:
             "storage": storage,
             "data": {"name": "digits", "image_size": 16},
             "space": SPACE,
-            "search": {"method": method, "trials": trials},
+            "search": {"method": method, "trials": TRIALS},
             "objectives": {"accuracy": "max", "size_bytes": "min", "latency_ms": "min"},
             "constraints": BOUNDS,
             "resources": {"max_concurrent": 2},
@@ -58,14 +59,14 @@ def spec(method: str, seed: int, trials: int, storage: str) -> SweepSpec:
     )
 
 
-def spent(method: str, seed: int, trials: int, *, forecast: bool) -> tuple[int, int, int]:
+def spent(method: str, seed: int, *, forecast: bool) -> tuple[int, int, int]:
     """Give trials whose own bits break a bound, epochs in all, and those that were wasted."""
     settings = sweep._settings
     without = patch.object(
         sweep, "_settings", lambda recorder: replace(settings(recorder), bounds={})
     )
     with tempfile.TemporaryDirectory(prefix="paretune-") as storage:
-        asked = spec(method, seed, trials, storage)
+        asked = spec(method, seed, storage)
         with nullcontext() if forecast else without:
             rows = sweep.run_sweep(asked).rows
     keeps = defaultdict(bool)
@@ -84,12 +85,10 @@ def _forecast(metrics: dict[str, float]) -> dict[str, float]:
 
 def main() -> None:
     """Print one line per method, without and with the forecast."""
-    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    trials = int(sys.argv[2]) if len(sys.argv) > 2 else TRIALS
-    print(f"{seeds} seeds, {trials} trials each   infeasible trials   epochs   wasted")
+    print(f"{SEEDS} seeds, {TRIALS} trials each   infeasible trials   epochs   wasted")
     for method in METHODS:
         for forecast in (False, True):
-            runs = [spent(method, s, trials, forecast=forecast) for s in range(seeds)]
+            runs = [spent(method, s, forecast=forecast) for s in range(SEEDS)]
             broke, epochs, wasted = (sum(column) for column in zip(*runs, strict=True))
             name = f"{method} {'with' if forecast else 'without'} forecast"
             share = wasted / max(epochs, 1)

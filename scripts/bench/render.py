@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.search import MARKS, read_results
+from bench.search import MARKS, own_cases, peer_cases, read_results
 from bench.sweeps import read_results as read_sweeps
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +39,7 @@ def tables(results: Mapping[str, Runs]) -> dict[str, list[str]]:
     searching = [k for k in recorded if k not in stopping or k in FIGURE_CASES]
     found = {
         "search": search_table({k: recorded[k] for k in by_final(recorded, searching)}),
+        "reach": reach_table(recorded),
         "stopping": stopping_table({k: recorded[k] for k in by_final(recorded, stopping)}),
     }
     return found | {"analytic": analytic_table(results), "sweeps": sweeps_table(read_sweeps())}
@@ -63,6 +64,21 @@ def search_table(results: Mapping[str, Runs]) -> list[str]:
         for share in SHOWN:
             cells.append(_quartiles(volumes(runs)[:, MARKS.index(share)]))
         lines.append(f"| {name} | {' | '.join(cells)} | {len(runs)} |")
+    return lines
+
+
+def reach_table(results: Mapping[str, Runs]) -> list[str]:
+    """Give when methods reach, in the median, what peers end with."""
+    middle = {name: np.median(volumes(runs), axis=0) for name, runs in results.items()}
+    own = [case.name for case in own_cases() if case.name in middle]
+    peers = [case.name for case in peer_cases() if case.name in middle]
+    lines = [f"| method | {' | '.join(peers)} |", "|---|" + "---|" * len(peers)]
+    for name in by_final(results, own):
+        cells = []
+        for peer in peers:
+            reached = np.flatnonzero(middle[name] >= middle[peer][-1])
+            cells.append(f"{MARKS[reached[0]]:.0%}" if len(reached) else "not")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 
 
